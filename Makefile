@@ -39,12 +39,13 @@ differential: testbed ## Compares the safety check with the real scheduler: CLUS
 fuzz: ## Feeds each parser of outside input changed copies of what is valid: SECONDS=120 each, from SEED=1
 	FUZZ_SECONDS=$(or $(SECONDS),120) FUZZ_SEED=$(or $(SEED),1) cargo test --quiet --test fuzz -- --nocapture
 
-testbed: ## Builds the control plane, Helm, hclfmt and promtool for the cluster tests, if they are missing
+testbed: ## Builds the control plane, Helm, hclfmt, promtool and Jaeger for the cluster tests, if they are missing
 	@echo 'Looking for the testbed; if it is missing it is built, which takes minutes.' >&2
 	@testbed/build > /dev/null
 	@testbed/helm > /dev/null
 	@testbed/hcl > /dev/null
 	@testbed/prometheus > /dev/null
+	@testbed/jaeger > /dev/null
 
 lint: ## Checks format, warnings, the build without the simulation, licenses, and known vulnerabilities
 	cargo fmt --all --check

@@ -28,6 +28,7 @@ use spot_guard_core::cluster::{Node, Owner, OwnerKind, Parts, Pod, Snapshot};
 use spot_guard_core::group::{GroupView, PoolView, Rollout};
 use spot_guard_core::ids::{GroupName, InstanceId, NodeName, PoolName};
 use spot_guard_core::ledger::Ledger;
+use spot_guard_core::neighbours;
 use spot_guard_core::placement::PodName;
 use spot_guard_core::policy::Policy;
 use spot_guard_core::preflight::{Finding, GroupProblem, Severity};
@@ -105,7 +106,7 @@ struct Seen<'a> {
 
 /// Checks and prints a line for each; whether nothing stands in the way.
 pub async fn run(options: CheckOptions, config: &Config) -> bool {
-    let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
+    let aws = crate::aws::settings::load().await;
     let mut lines = vec![Line::new(Verdict::Ok, "configuration", "can be used")];
     let mut cluster = None;
     let pools = match (options.spot_group, options.on_demand_group) {
@@ -209,9 +210,13 @@ async fn queue(aws: &SdkConfig, config: &Config, lines: &mut Vec<Line>) -> bool 
 /// Whether aws-node-termination-handler drains the same nodes. Pods that cannot be listed were told already.
 async fn termination_handler(client: &Client) -> Option<Line> {
     let pods: Api<core_v1::Pod> = Api::all(client.clone());
-    let labelled =
-        ListParams::default().labels("app.kubernetes.io/name=aws-node-termination-handler").limit(1);
-    let pod = pods.list_metadata(&labelled).await.ok()?.items.into_iter().next()?;
+    let mut found = None;
+    for label in neighbours::NAME_LABELS {
+        let label = format!("{label}={}", neighbours::TERMINATION_HANDLER);
+        let labelled = ListParams::default().labels(&label).limit(1);
+        found = found.or(pods.list_metadata(&labelled).await.ok()?.items.into_iter().next());
+    }
+    let pod = found?;
     let workload = PodName { namespace: pod.namespace().unwrap_or_default(), name: pod.name_any() };
     let reason = Reason::TerminationHandlerRuns { workload };
     Some(Line::new(Verdict::Degraded, "neighbours", format!("{}: {reason}", reason.code())))

@@ -46,6 +46,8 @@ pub struct Config {
     pub notifications: Vec<Target>,
     /// The files that hold the secrets of the scale-down webhook, one each.
     pub webhook_secret_files: Vec<PathBuf>,
+    /// The name of the cluster, for the dashboard.
+    pub cluster_name: Option<String>,
     /// Where a trace is shown: a URL with `{traceId}` in it, for links of the dashboard.
     pub trace_url: Option<String>,
     /// The filter of the logs, in the words of `RUST_LOG`, which it replaces. It is read again when the file
@@ -101,6 +103,7 @@ impl Default for Config {
             queue: QueueConfig::default(),
             notifications: Vec::new(),
             webhook_secret_files: Vec::new(),
+            cluster_name: None,
             trace_url: None,
             log_filter: None,
             drain_nodes_outside_pools: false,
@@ -287,15 +290,7 @@ impl Config {
             let problem = format!("{:?} is not a taint key (prefix/Name)", self.taint_key);
             return fail("taintKey", problem);
         }
-        if let Some(url) = &self.trace_url {
-            let is_web = url.starts_with("https://") || url.starts_with("http://");
-            if !is_web || !url.contains("{traceId}") {
-                return fail(
-                    "traceUrl",
-                    format!("{url:?} is not an http or https URL with {{traceId}} in it"),
-                );
-            }
-        }
+        self.validate_shown()?;
         if let Some(filter) = &self.log_filter
             && let Err(problem) = LogFilter::check(filter)
         {
@@ -316,6 +311,26 @@ impl Config {
             (format!("defaults.{key}"), problem.to_owned())
         })
     }
+
+    /// The same, of what the dashboard shows.
+    fn validate_shown(&self) -> Result<(), (String, String)> {
+        let fail = |key: &str, problem: String| Err((key.to_owned(), problem));
+        if let Some(name) = self.cluster_name.as_ref().filter(|name| !can_be_shown(name)) {
+            return fail("clusterName", format!("{name:?} is not a name of 1 to 100 characters"));
+        }
+        let Some(url) = &self.trace_url else { return Ok(()) };
+        let is_web = url.starts_with("https://") || url.starts_with("http://");
+        if !is_web || !url.contains("{traceId}") {
+            let problem = format!("{url:?} is not an http or https URL with {{traceId}} in it");
+            return fail("traceUrl", problem);
+        }
+        Ok(())
+    }
+}
+
+/// Whether the text can be shown as a name on one line.
+fn can_be_shown(text: &str) -> bool {
+    !text.trim().is_empty() && text.chars().count() <= 100 && !text.chars().any(char::is_control)
 }
 
 /// Whether the text is a qualified name with a prefix, as keys of taints of ours are.

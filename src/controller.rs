@@ -7,6 +7,7 @@ use crate::actors::fallback_tracker::FallbackTracker;
 use crate::actors::health_monitor::HealthMonitor;
 use crate::actors::heavy::Heavy;
 use crate::actors::janitor::Janitor;
+use crate::actors::last_readings::LastReadings;
 use crate::actors::queue_poller::QueuePoller;
 use crate::actors::supervision::{Link, LinkEvent, Shutdown, supervise};
 use crate::aws::AutoScaling;
@@ -68,7 +69,10 @@ pub struct Controller {
     pub metrics: Arc<Metrics>,
     /// What works and what does not.
     pub readiness: Readiness,
+    /// When the groups of each pool were last read, while this replica leads.
+    pub last_readings: LastReadings,
     leading: watch::Sender<bool>,
+    holder: watch::Sender<Option<String>>,
     actors: watch::Sender<Option<Actors>>,
     heavy: Heavy,
 }
@@ -104,9 +108,21 @@ impl Controller {
         let timeout = settings.times.call_timeout;
         let queue_of = |url: &String| SqsQueue::new(sdk, url, timeout, metrics.clone());
         let queue = settings.queue_url.as_ref().map(queue_of);
-        let (leading, actors) = (watch::Sender::new(false), watch::Sender::new(None));
-        let heavy = Heavy::threads();
-        Self { settings, client, clock, aws, queue, view, metrics, readiness, leading, actors, heavy }
+        Self {
+            settings,
+            client,
+            clock,
+            aws,
+            queue,
+            view,
+            metrics,
+            readiness,
+            last_readings: LastReadings::default(),
+            leading: watch::Sender::new(false),
+            holder: watch::Sender::new(None),
+            actors: watch::Sender::new(None),
+            heavy: Heavy::threads(),
+        }
     }
 
     /// Makes its checks on the thread of its actors, for a simulation that is to be the same from run to run.
@@ -120,6 +136,12 @@ impl Controller {
     #[must_use]
     pub fn leading(&self) -> watch::Receiver<bool> {
         self.leading.subscribe()
+    }
+
+    /// Who holds the lease, as this replica saw it last.
+    #[must_use]
+    pub fn holder(&self) -> watch::Receiver<Option<String>> {
+        self.holder.subscribe()
     }
 
     /// The actors, while this replica leads.
@@ -137,7 +159,8 @@ impl Controller {
             &self.settings.identity,
             self.settings.times.clone(),
             self.clock,
-        );
+        )
+        .telling(self.holder.clone());
         let deps = Deps {
             client: self.client.clone(),
             view: self.view.clone(),
@@ -156,6 +179,7 @@ impl Controller {
             events: Events::start(self.client.clone(), &self.settings.identity, self.metrics.clone()),
             notifications: Notifications::start(&self.settings.notifications, &self.metrics),
             heavy: self.heavy.clone(),
+            last_readings: self.last_readings.clone(),
         };
         let mut term = None;
         loop {
@@ -187,6 +211,7 @@ impl Controller {
     fn end_term(&self, term: &mut Option<Term>) {
         *term = None;
         self.leading.send_replace(false);
+        self.last_readings.forget();
         self.actors.send_replace(None);
     }
 }

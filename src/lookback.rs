@@ -53,7 +53,7 @@ pub struct LookbackOptions {
 pub async fn run(options: LookbackOptions) -> anyhow::Result<String> {
     let now = Clock::System.now();
     let since = options.since.before(now).map_err(|why| anyhow!("--since: {why}"))?;
-    let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
+    let aws = crate::aws::settings::load().await;
     let region = aws.region().map(ToString::to_string);
     let region = region.ok_or_else(|| anyhow!("no region: set AWS_REGION"))?;
     let api = AutoScaling::new(&aws, CALL_TIMEOUT, Clock::System, Arc::new(Metrics::new()));

@@ -187,7 +187,7 @@ async fn run_controller(
     let webhook_secrets = Secrets::in_files(&config.webhook_secret_files);
     webhook_secrets.check()?;
     let client = spot_guard::kube::client::infer(kubeconfig.as_deref()).await?;
-    let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
+    let aws = spot_guard::aws::settings::load().await;
     let clock = Clock::System;
     let tls = config.tls.as_ref().map(Certificate::load).transpose()?;
     let main = listener("listen", config.listen)?;
@@ -196,6 +196,9 @@ async fn run_controller(
     let controller = Controller::new(config.settings(&identity()), client.clone(), &aws, clock);
     let state = ApiState {
         is_leader: controller.leading(),
+        holder: controller.holder(),
+        last_readings: controller.last_readings.clone(),
+        cluster_name: config.cluster_name.clone(),
         webhook_secrets,
         trace_url: config.trace_url.clone(),
         ..ApiState::of(

@@ -11,6 +11,7 @@
 
 mod groups;
 mod ledger_store;
+mod served;
 
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::messages::{InstanceEnded, PoolObserved, PoolRefused, Revision, ScaleGroups};
@@ -39,6 +40,7 @@ use spot_guard_core::shortfall;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::Instrument;
 
 /// Concurrent requests within this time become one call.
 const COALESCE: Duration = Duration::from_millis(100);
@@ -95,7 +97,7 @@ struct PoolState {
     /// The spare instances whose nodes are cordoned.
     cordon: Arc<BTreeSet<InstanceId>>,
     readings: Readings,
-    busy: bool,
+    under_way: bool,
     again: bool,
     timer: u64,
     fast_until: Option<tokio::time::Instant>,
@@ -200,7 +202,7 @@ impl Handler<ScaleGroups> for AsgScaler {
         }
         state.wanted = message;
         state.fast_until = Some(tokio::time::Instant::now() + FAST_POLL_FOR);
-        if state.busy {
+        if state.under_way {
             state.again = true;
         } else {
             self.schedule(&pool, COALESCE, ctx);
@@ -222,7 +224,7 @@ impl Handler<InstanceEnded> for AsgScaler {
         self.ended.retain(|_, heard| now < *heard + ENDED_FOR);
         self.ended.insert(instance_id, now);
         match self.pools.get_mut(&pool) {
-            Some(state) if state.busy => state.again = true,
+            Some(state) if state.under_way => state.again = true,
             _ => self.schedule(&pool, COALESCE, ctx),
         }
     }
@@ -234,6 +236,7 @@ impl Handler<LookForPools> for AsgScaler {
     fn handle(&mut self, _: LookForPools, ctx: &mut Self::Context) {
         let known: BTreeSet<PoolName> = self.deps.pools().into_keys().collect();
         self.pools.retain(|name, _| known.contains(name));
+        self.deps.last_readings.keep(&known);
         for name in known {
             if !self.pools.contains_key(&name) {
                 self.pools.insert(name.clone(), PoolState::default());
@@ -250,10 +253,10 @@ impl Handler<Turn> for AsgScaler {
     fn handle(&mut self, Turn { pool, timer }: Turn, ctx: &mut Self::Context) {
         let Some(config) = self.deps.pools().remove(&pool) else { return };
         let Some(state) = self.pools.get_mut(&pool) else { return };
-        if state.timer != timer || state.busy {
+        if state.timer != timer || state.under_way {
             return;
         }
-        state.busy = true;
+        state.under_way = true;
         let takes_over = state.view.is_none();
         let now = tokio::time::Instant::now();
         let lately = self.ended.iter().filter(|(_, heard)| now < **heard + ENDED_FOR);
@@ -276,7 +279,7 @@ impl Handler<TurnEnded> for AsgScaler {
     fn handle(&mut self, TurnEnded { pool, readings, outcome }: TurnEnded, ctx: &mut Self::Context) {
         let Some(config) = self.deps.pools().remove(&pool) else { return };
         let Some(state) = self.pools.get_mut(&pool) else { return };
-        state.busy = false;
+        state.under_way = false;
         state.readings = readings;
         match outcome {
             Ok(result) => {
@@ -298,6 +301,7 @@ impl Handler<TurnEnded> for AsgScaler {
                 };
                 state.stored = Some(result.stored);
                 state.view = Some(observed.view.clone());
+                self.deps.last_readings.read(&pool, observed.view.read_at());
                 self.observed.iter().for_each(|link| link.send(observed.clone()));
             }
             Err(error) => {
@@ -369,7 +373,8 @@ async fn take_turn(
             return Err(TurnError::NotLeading);
         }
         let mut next = store.stored.ledger.clone();
-        match make(&deps, &pool, &call).await {
+        let span = served::span_of(&deps, &next, pool.group(call.group()), &call);
+        match make(&deps, &pool, &call).instrument(span).await {
             Ok(answer) => {
                 readings.told(&view, &call, &answer, began.elapsed());
                 answers::taken(&mut next, &call, answer, deps.clock.now());

@@ -1,6 +1,7 @@
 //! What the actors of the controller share.
 
 use crate::actors::heavy::Heavy;
+use crate::actors::last_readings::LastReadings;
 use crate::aws::AutoScaling;
 use crate::aws::queue::SqsQueue;
 use crate::clock::Clock;
@@ -27,7 +28,7 @@ use spot_guard_core::preflight::{self, Finding, PoolNames};
 use spot_guard_core::record::{GroupKind, ReplacedBy};
 use spot_guard_core::replacement::{Mode, RebalanceMode};
 use spot_guard_core::shortfall::ShortfallSpec;
-use spot_guard_core::spot_action::Ask;
+use spot_guard_core::spot_action::RequestedAction;
 use spot_guard_core::stand_ins::CoverSpec;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -70,6 +71,8 @@ pub struct Deps {
     pub notifications: Notifications,
     /// Where checks are made.
     pub heavy: Heavy,
+    /// When the groups of each pool were last read.
+    pub last_readings: LastReadings,
 }
 
 /// A pool with its settings resolved.
@@ -182,20 +185,20 @@ pub struct Pauses {
     /// Whether the namespace of Spot Guard says so.
     label: bool,
     /// The SpotActions that pause something.
-    asked: Vec<Ask>,
+    asked: Vec<RequestedAction>,
 }
 
 impl Pauses {
     /// The pauses that hold now; `label` is whether the namespace of Spot Guard says that everything is
     /// paused.
     #[must_use]
-    pub fn of(label: bool, spot_actions: impl IntoIterator<Item = Ask>) -> Self {
-        Self { label, asked: spot_actions.into_iter().filter(Ask::pauses).collect() }
+    pub fn of(label: bool, spot_actions: impl IntoIterator<Item = RequestedAction>) -> Self {
+        Self { label, asked: spot_actions.into_iter().filter(RequestedAction::pauses).collect() }
     }
 
     /// The SpotActions that pause something.
     #[must_use]
-    pub fn asked(&self) -> &[Ask] {
+    pub fn asked(&self) -> &[RequestedAction] {
         &self.asked
     }
 
@@ -215,7 +218,7 @@ impl Pauses {
     /// The pauses that a `Resume` of the pool, or of everything, would leave.
     #[must_use]
     pub fn beside(&self, scope: Option<&PoolName>) -> Self {
-        let other = |ask: &&Ask| ask.pool.as_ref() != scope;
+        let other = |ask: &&RequestedAction| ask.pool.as_ref() != scope;
         Self { label: self.label, asked: self.asked.iter().filter(other).cloned().collect() }
     }
 
@@ -255,10 +258,16 @@ impl Deps {
     /// The settings for a replacement: its pool's, or those that pools start from.
     #[must_use]
     pub fn policy_of(&self, replacement: &ReplacementName, pools: &BTreeMap<PoolName, PoolConfig>) -> Policy {
-        let record = self.view.replacements.get(&ObjectRef::new(replacement));
-        let Some(pool) = record.as_ref().and_then(|record| record.spec.pool.as_ref()) else {
+        let Some(pool) = self.pool_of(replacement) else {
             return self.outside_pools();
         };
-        pools.get(pool).map_or_else(|| self.defaults.clone(), |config| config.policy.clone())
+        pools.get(&pool).map_or_else(|| self.defaults.clone(), |config| config.policy.clone())
+    }
+
+    /// The pool of a replacement, if it is in one.
+    #[must_use]
+    pub fn pool_of(&self, replacement: &ReplacementName) -> Option<PoolName> {
+        let record = self.view.replacements.get(&ObjectRef::new(replacement))?;
+        record.spec.pool.clone()
     }
 }

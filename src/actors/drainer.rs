@@ -11,9 +11,11 @@
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::messages::{DrainNodes, DrainsReported};
 use crate::actors::supervision::{MessageLink, answers_ping};
+use crate::crd::NodeReplacement;
 use crate::kube::marks::{self, Marks};
 use crate::kube::pods;
 use crate::kube::problem::RequestProblem;
+use crate::telemetry::call_trace::{answered, call_span, is_about};
 use crate::telemetry::metrics::{self, MarkResult, PodsListed};
 use actix::prelude::*;
 use spot_guard_core::cluster::{Node, ScaleDown, Snapshot};
@@ -28,6 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
+use tracing::{Instrument, Span};
 
 /// Time moves a drain too (retries, deadlines): how often drains are gone through.
 const TURN: Duration = Duration::from_secs(1);
@@ -128,6 +131,7 @@ impl Drainer {
         if !self.marking.begin(&node.uid, up) {
             return;
         }
+        let span = self.span("mark node", &node.name, node.instance_id().as_ref());
         let node = Box::new(node.clone());
         let (client, key) = (self.deps.client.clone(), self.deps.taint_key.clone());
         let limit = self.deps.call_timeout;
@@ -165,9 +169,17 @@ impl Drainer {
                     MarkResult::Failed
                 }
             };
+            let failed = (result == MarkResult::Failed).then_some(&"the change failed" as &dyn fmt::Display);
+            answered(change, None, failed);
             Marked { node, change, result }
         };
-        ctx.spawn(done.into_actor(self).map(|marked, _, ctx| ctx.notify(marked)));
+        ctx.spawn(done.instrument(span).into_actor(self).map(|marked, _, ctx| ctx.notify(marked)));
+    }
+
+    /// The span for a call about a node of this instance, in the trace of the replacement that drains it.
+    fn span(&self, operation: &str, target: &str, instance: Option<&InstanceId>) -> Span {
+        let is_for = |record: &NodeReplacement| instance.is_some_and(|id| is_about(record, id));
+        call_span(operation, target, || self.deps.view.replacements.state(), is_for)
     }
 
     /// Sends a request about a pod.
@@ -177,6 +189,11 @@ impl Drainer {
         }
         let Some(drain) = self.drains.get_mut(node) else { return };
         drain.sent(&order);
+        let operation = match &order {
+            Order::Evict(..) => "evict pod",
+            Order::Delete(..) => "delete pod",
+        };
+        let span = self.span(operation, &order.pod().key().to_string(), Some(&node.instance_id));
         let (client, node) = (self.deps.client.clone(), node.clone());
         let limit = self.deps.call_timeout;
         let done = async move {
@@ -193,9 +210,12 @@ impl Drainer {
                     pods::delete(&client, pod, grace, limit).await
                 }
             };
+            let result = metric(&answer);
+            let failed = result == metrics::EvictionResult::Failed;
+            answered(result, None, failed.then_some(&"the request failed" as &dyn fmt::Display));
             Answered { node, order, answer }
         };
-        ctx.spawn(done.into_actor(self).map(|answered, _, ctx| ctx.notify(answered)));
+        ctx.spawn(done.instrument(span).into_actor(self).map(|answered, _, ctx| ctx.notify(answered)));
     }
 
     /// Lists the node's pods, unless that is under way or to be waited for.
@@ -376,7 +396,9 @@ impl Handler<Answered> for Drainer {
     type Result = ();
 
     fn handle(&mut self, Answered { node, order, answer }: Answered, ctx: &mut Self::Context) {
-        self.deps.metrics.eviction(metric(&answer));
+        let replacement = self.drains.get(&node).map(|drain| &drain.command().replacement);
+        let pool = replacement.and_then(|name| self.deps.pool_of(name));
+        self.deps.metrics.eviction(pool.as_ref(), metric(&answer));
         let now = self.now();
         if let Some(drain) = self.drains.get_mut(&node) {
             drain.answered(&order, &answer, now);

@@ -105,7 +105,7 @@ pub struct FallbackTracker {
     /// Which instance each pool adopts next.
     adoptions: BTreeMap<PoolName, Adopted>,
     fits: Fits,
-    busy: bool,
+    under_way: bool,
     again: bool,
 }
 
@@ -135,7 +135,7 @@ impl FallbackTracker {
             stand_ins: BTreeMap::new(),
             adoptions: BTreeMap::new(),
             fits,
-            busy: false,
+            under_way: false,
             again: false,
         }
     }
@@ -287,7 +287,7 @@ impl Handler<Turn> for FallbackTracker {
     type Result = ();
 
     fn handle(&mut self, _: Turn, ctx: &mut Self::Context) {
-        if self.busy {
+        if self.under_way {
             self.again = true;
             return;
         }
@@ -310,7 +310,7 @@ impl Handler<Turn> for FallbackTracker {
         if !may_act {
             return;
         }
-        self.busy = true;
+        self.under_way = true;
         let deps = self.deps.clone();
         let stored = async move {
             let results: Vec<_> = futures::stream::iter(writes)
@@ -329,7 +329,7 @@ impl Handler<TurnEnded> for FallbackTracker {
     type Result = ();
 
     fn handle(&mut self, TurnEnded { reading, stored, failed }: TurnEnded, ctx: &mut Self::Context) {
-        self.busy = false;
+        self.under_way = false;
         for record in stored {
             let name = record.replacement_name();
             self.log_steps(self.known.records.get(&name), &record);
@@ -423,7 +423,7 @@ impl FallbackTracker {
             if let Some(PoolFacts::Observed { view, cordon, .. }) = self.known.pools.get(name) {
                 wanted.instances.found_empty = self.instances_found_empty(view, &turn);
                 let (now, key) = (self.deps.clock.now(), &self.deps.taint_key);
-                wanted.instances.interrupted = self.known.interrupted(name, now);
+                wanted.instances.interrupted_zones = self.known.interrupted_zones(name, now);
                 wanted.instances.look_at(view, turn.snapshot, turn.freshness, key, now);
                 cordoned.extend(cordon.iter().cloned());
                 cordoned.extend(turn.marked_and_leaving(view));

@@ -28,7 +28,7 @@ use jiff::Timestamp;
 use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
 use spot_guard_core::adoption::Adoption;
-use spot_guard_core::agents::WatchedNodes;
+use spot_guard_core::agents::{self, WatchedNodes};
 use spot_guard_core::freshness::{Freshness, Step};
 use spot_guard_core::group::GroupView;
 use spot_guard_core::health::{PoolAssessment, PoolReplacement};
@@ -275,6 +275,8 @@ impl HealthMonitor {
         let all = watched.unwatched.is_empty();
         let reason = if all { "Watched" } else { "NotWatched" };
         set_condition(conditions, "Watched", all, reason, &watched.to_string(), now);
+        let agents = agents::with_ready_agent(&observed.view.spot, &cluster, namespace);
+        self.deps.metrics.ready_agents(&observed.pool, agents);
         watched
     }
 

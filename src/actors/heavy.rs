@@ -22,7 +22,7 @@ pub enum Heavy {
 
 /// Others had all places for too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Busy;
+pub struct NoPlace;
 
 impl Heavy {
     /// Off the thread of the actors.
@@ -38,9 +38,12 @@ impl Heavy {
     ///
     /// # Panics
     /// If the work does: where it is awaited, so that it counts as the actor's own panic.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, NoPlace> {
         let Self::Threads(places) = self else { return Ok(work()) };
-        let Ok(Ok(place)) = timeout(WAIT, places.clone().acquire_owned()).await else { return Err(Busy) };
+        let Ok(Ok(place)) = timeout(WAIT, places.clone().acquire_owned()).await else { return Err(NoPlace) };
         let work = move || {
             let _place = place;
             work()
@@ -109,7 +112,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         tokio::time::advance(WAIT).await;
-        assert_eq!(refused.await.expect("it is answered"), Err(Busy));
+        assert_eq!(refused.await.expect("it is answered"), Err(NoPlace));
         drop(ends);
         for one in running {
             assert_eq!(one.await.expect("it ends"), Ok(true));

@@ -14,13 +14,16 @@
 //! follows reports again what IMDS still says: the notice's name makes both one object. Whether the object of
 //! that name is this notice, the agent cannot read, so it goes on trying at a slow pace. One that the
 //! controller refuses is removed.
+//!
+//! Maintenance alone changes: EC2 moves scheduled events, cancels them and adds others. An earlier time is
+//! another notice. When the time of one that is stored comes near, it is created again.
 
 use crate::actors::supervision::answers_ping;
 use crate::aws::imds::Imds;
 use crate::clock::{Clock, jittered};
-use crate::crd::{InterruptionNotice, InterruptionNoticeSpec, notice_name};
+use crate::crd::{InterruptionNotice, InterruptionNoticeSpec, dated_notice_name};
 use crate::telemetry::readiness::{Readiness, UnreadyCode};
-use crate::telemetry::tracing::{box_span, traceparent_of};
+use crate::telemetry::tracing::{notice_span, traceparent_of};
 use actix::fut::wrap_future;
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use complaints::Complaints;
@@ -34,7 +37,7 @@ use spot_guard_core::imds::{
 };
 use spot_guard_core::notices::MAX_NODE_NAME;
 use spot_guard_core::policy::backoff;
-use spot_guard_core::record::{FlowBox, NoticeKind};
+use spot_guard_core::record::NoticeKind;
 use spot_guard_core::time::since;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -77,6 +80,8 @@ struct Polled {
 #[rtype(result = "()")]
 struct Stored {
     kind: NoticeKind,
+    /// Of the notice that was to be stored.
+    deadline: Option<Timestamp>,
     result: Result<(), StoreProblem>,
 }
 
@@ -160,7 +165,7 @@ impl ImdsPoller {
             (ImdsCategory::Maintenance, Some(text)) => parse_maintenance(text)?,
         };
         match announced {
-            Some(announcement) => self.sighted(announcement, now),
+            Some(announcement) => self.sighted(announcement, now, ctx),
             None => self.no_longer(question, ctx),
         }
         Ok(())
@@ -180,17 +185,20 @@ impl ImdsPoller {
     }
 
     /// Takes up a notice, the first time that its kind is seen: IMDS repeats it with every read, and a mock
-    /// may do so with another time.
-    fn sighted(&mut self, announcement: Announcement, now: Timestamp) {
+    /// may do so with another time. Maintenance is taken up again if it is another one.
+    fn sighted(&mut self, announcement: Announcement, now: Timestamp, ctx: &mut Context<Self>) {
         let kind = announcement.kind;
-        if self.sightings.contains_key(&kind) {
-            return;
+        if let Some(known) = self.sightings.get_mut(&kind) {
+            if !known.announcement.is_followed_by(&announcement, now) {
+                return;
+            }
+            known.end(ctx);
         }
         let instance_id = self.instance_id.as_deref().unwrap_or_default();
         // What is announced later of the same instance belongs to the trace of what was announced first.
         let earlier = self.sightings.values().next().map(|sighting| sighting.traceparent.clone());
         let (instance, node) = (instance_id.into(), &self.node.node_name);
-        let span = box_span(FlowBox::Notice, &instance, node, None, earlier.as_deref());
+        let span = notice_span(&instance, node, earlier.as_deref());
         let _entered = span.enter();
         tracing::warn!(
             node = &*self.node.node_name,
@@ -202,12 +210,18 @@ impl ImdsPoller {
         self.sightings.insert(kind, sighting);
     }
 
-    /// IMDS takes a notice back. Whether it was stored, nobody has to know any more.
+    /// IMDS takes a notice back. Whether it was stored, nobody has to know any more. Maintenance that EC2 has
+    /// cancelled may be scheduled anew.
     fn no_longer(&mut self, question: ImdsCategory, ctx: &mut Context<Self>) {
         let Some(kind) = question.announces() else { return };
         match self.sightings.get_mut(&kind) {
             Some(sighting) if sighting.is_taken() => drop(self.sightings.remove(&kind)),
-            Some(sighting) if sighting.is_done() => sighting.end(ctx),
+            Some(sighting) if sighting.is_done() => {
+                sighting.end(ctx);
+                if kind == NoticeKind::ScheduledMaintenance {
+                    self.sightings.remove(&kind);
+                }
+            }
             _ => {}
         }
     }
@@ -351,20 +365,22 @@ impl Handler<Store> for ImdsPoller {
         if sighting.is_over() {
             return;
         }
+        let deadline = sighting.announcement.deadline;
         let notice = InterruptionNotice::new(
-            &notice_name(&self.node.node_name, instance_id, kind),
+            &dated_notice_name(&self.node.node_name, instance_id, kind, deadline),
             InterruptionNoticeSpec {
                 node_name: self.node.node_name.clone(),
                 instance_id: instance_id.clone(),
                 kind,
                 notice_time: sighting.announcement.notice_time,
-                deadline: sighting.announcement.deadline,
+                deadline,
                 detected_at: sighting.detected_at,
                 traceparent: Some(sighting.traceparent.clone()),
             },
         );
         let (notices, me) = (self.notices.clone(), ctx.address());
-        let attempt = async move { me.do_send(Stored { kind, result: store(&notices, &notice).await }) };
+        let attempt =
+            async move { me.do_send(Stored { kind, deadline, result: store(&notices, &notice).await }) };
         ctx.spawn(wrap_future(attempt));
         sighting.attempt_began(self.node.clock.now(), ctx);
     }
@@ -373,8 +389,10 @@ impl Handler<Store> for ImdsPoller {
 impl Handler<Stored> for ImdsPoller {
     type Result = ();
 
-    fn handle(&mut self, Stored { kind, result }: Stored, ctx: &mut Self::Context) {
-        let Some(sighting) = self.sightings.get_mut(&kind) else { return };
+    fn handle(&mut self, Stored { kind, deadline, result }: Stored, ctx: &mut Self::Context) {
+        // Maintenance may have been moved while the notice was on its way.
+        let current = self.sightings.get_mut(&kind).filter(|held| held.announcement.deadline == deadline);
+        let Some(sighting) = current else { return };
         let node = self.node.node_name.as_str();
         match result {
             Ok(()) => {

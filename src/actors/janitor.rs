@@ -3,11 +3,12 @@
 //! - Boxes: 11
 //! - Hears: nobody
 //! - Sends: nothing
-//! - Decided in: [`spot_guard_core::limits`], [`spot_guard_core::spot_action`]
+//! - Decided in: [`spot_guard_core::limits`], [`spot_guard_core::notices`], [`spot_guard_core::spot_action`]
 //!
-//! A finished record goes after 24 h with its notices, and so does a SpotAction that is over. A taint that no
-//! record accounts for is taken off by the Drainer, a share of a ledger without a record by the AsgScaler:
-//! both see the complete picture each time.
+//! A finished record goes after 24 h with its notices, and so does a SpotAction that is over. What EC2 has
+//! scheduled for later keeps both, as long as the instance has its node: it may begin the replacement anew. A
+//! taint that no record accounts for is taken off by the Drainer, a share of a ledger without a record by the
+//! AsgScaler: both see the complete picture each time.
 
 use crate::actors::deps::Deps;
 use crate::actors::supervision::answers_ping;
@@ -18,9 +19,11 @@ use k8s_openapi::ClusterResourceScope;
 use kube::api::{Api, DeleteParams, Preconditions};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use spot_guard_core::limits;
+use spot_guard_core::freshness::WatchedKind;
+use spot_guard_core::ids::InstanceId;
 use spot_guard_core::policy::seconds;
-use spot_guard_core::spot_action;
+use spot_guard_core::{limits, notices, spot_action};
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,14 +36,14 @@ struct CleanUp;
 /// The actor.
 pub struct Janitor {
     deps: Deps,
-    busy: bool,
+    under_way: bool,
 }
 
 impl Janitor {
     /// A Janitor that starts with a clean-up.
     #[must_use]
     pub fn new(deps: Deps) -> Self {
-        Self { deps, busy: false }
+        Self { deps, under_way: false }
     }
 
     /// Until the next clean-up: the shortest that a pool asks for.
@@ -51,11 +54,28 @@ impl Janitor {
 
     fn finished_long_ago(&self) -> Vec<Arc<NodeReplacement>> {
         let (now, pools) = (self.deps.clock.now(), self.deps.pools());
+        let to_be_maintained = self.to_be_maintained();
         let old = |record: &NodeReplacement| {
             let policy = self.deps.policy_of(&record.replacement_name(), &pools);
             record.status.as_ref().is_some_and(|status| limits::is_removable(status, &policy, now))
+                && !to_be_maintained.contains(&record.spec.instance_id)
         };
         self.deps.view.replacements.state().into_iter().filter(|record| old(record)).collect()
+    }
+
+    /// The instances with a node of which EC2 has scheduled maintenance. Without their records the notices
+    /// would begin the replacements anew at once, and without the notices nobody would at their time.
+    fn to_be_maintained(&self) -> BTreeSet<InstanceId> {
+        let (now, view) = (self.deps.clock.now(), &self.deps.view);
+        // In this order: what is current now is so in the snapshot, too.
+        let nodes_are_current = view.freshness().is_current(WatchedKind::Node);
+        let snapshot = view.snapshot();
+        let notices = view.notices.state().into_iter().filter(|notice| {
+            let spec = &notice.spec;
+            let has_node = snapshot.nodes_of_instance(&spec.instance_id).next().is_some();
+            notices::is_scheduled(spec.kind, spec.deadline, now) && (has_node || !nodes_are_current)
+        });
+        notices.map(|notice| notice.spec.instance_id.clone()).collect()
     }
 
     fn spot_actions_over_long_ago(&self) -> Vec<Arc<SpotAction>> {
@@ -85,7 +105,7 @@ impl Handler<CleanUp> for Janitor {
 
     fn handle(&mut self, _: CleanUp, ctx: &mut Self::Context) {
         ctx.notify_later(CleanUp, self.pause());
-        if self.busy || !self.deps.fence.may_act(self.deps.call_timeout) {
+        if self.under_way || !self.deps.fence.may_act(self.deps.call_timeout) {
             return;
         }
         let finished = self.finished_long_ago();
@@ -93,7 +113,7 @@ impl Handler<CleanUp> for Janitor {
         if finished.is_empty() && spot_actions.is_empty() {
             return;
         }
-        self.busy = true;
+        self.under_way = true;
         let deps = self.deps.clone();
         let work = async move {
             for record in finished {
@@ -115,7 +135,7 @@ impl Handler<CleanUp> for Janitor {
                 }
             }
         };
-        ctx.spawn(work.into_actor(self).map(|(), actor, _| actor.busy = false));
+        ctx.spawn(work.into_actor(self).map(|(), actor, _| actor.under_way = false));
     }
 }
 

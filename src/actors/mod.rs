@@ -13,6 +13,7 @@ pub mod health_monitor;
 pub mod heavy;
 pub mod imds_poller;
 pub mod janitor;
+pub mod last_readings;
 pub mod messages;
 pub mod queue_poller;
 pub mod supervision;

@@ -144,8 +144,8 @@ impl Actor for QueuePoller {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        // Who does not lead does not read.
-        self.deps.readiness.ready(PART);
+        // Who does not lead does not read, and says nothing of the queue.
+        self.deps.readiness.forget(PART);
     }
 }
 

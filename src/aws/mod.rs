@@ -1,6 +1,6 @@
 //! The Auto Scaling API, thin: answers become the core's views, errors get a class.
 //!
-//! Region, endpoint, credentials and proxy come from the SDK's own settings alone.
+//! Region, endpoint, credentials and proxy come from the SDK's own settings alone; see [`settings`].
 
 mod answer;
 pub mod history;
@@ -9,17 +9,20 @@ pub mod imds;
 mod intact;
 mod listing;
 pub mod queue;
+pub mod settings;
 
 pub use answer::{CallError, Described, Launched, Terminated};
 
 use crate::causes::with_causes;
 use crate::clock::Clock;
+use crate::telemetry::call_trace::answered;
 use crate::telemetry::metrics::{AwsOperation, AwsResult, Metrics};
 use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_autoscaling::operation::RequestId;
 use aws_sdk_autoscaling::operation::describe_scaling_activities::DescribeScalingActivitiesOutput;
 use aws_sdk_autoscaling::operation::launch_instances::LaunchInstancesOutput;
 use aws_sdk_autoscaling::primitives::DateTime;
@@ -273,8 +276,9 @@ impl AutoScaling {
             .availability_zones(zone)
             .retry_strategy(RetryStrategy::None)
             .send();
-        let call = async { call.await.map(|answer| launched(&answer)) };
-        counted(&self.metrics, AwsOperation::LaunchInstances, call, Launched::result).await
+        let result_of = |answer: &LaunchInstancesOutput| launched(answer).result();
+        let answer = counted(&self.metrics, AwsOperation::LaunchInstances, call, result_of).await?;
+        Ok(launched(&answer))
     }
 
     async fn timed<T, E>(
@@ -283,13 +287,14 @@ impl AutoScaling {
         call: impl Future<Output = Result<T, SdkError<E>>>,
     ) -> Result<T, CallError>
     where
+        T: RequestId,
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         counted(&self.metrics, operation, call, |_| AwsResult::Ok).await
     }
 }
 
-/// Counts a call with its time; `result_of` tells an answer's result.
+/// Counts a call with its time, and writes its answer into its span; `result_of` tells an answer's result.
 async fn counted<T, E>(
     metrics: &Metrics,
     operation: AwsOperation,
@@ -297,12 +302,18 @@ async fn counted<T, E>(
     result_of: impl FnOnce(&T) -> AwsResult,
 ) -> Result<T, CallError>
 where
+    T: RequestId,
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     let started = tokio::time::Instant::now();
-    let result = call.await.map_err(|error| call_error(operation, &error));
+    let answer = call.await;
+    let request_id = answer.as_ref().map_or_else(RequestId::request_id, RequestId::request_id);
+    let request_id = request_id.map(str::to_owned);
+    let result = answer.map_err(|error| call_error(operation, &error));
     let outcome = result.as_ref().map_or_else(CallError::result, result_of);
     metrics.aws_call(operation, outcome, started.elapsed());
+    let failure = result.as_ref().err().map(|error| error as &dyn fmt::Display);
+    answered(outcome, request_id.as_deref(), failure);
     result
 }
 

@@ -117,6 +117,11 @@ fn names_that_kubernetes_would_refuse_are_refused_here() {
         "lease:\n  name: My Lease\n",
         r#"spot-guard.yaml:2: lease.name: "My Lease" is not a Kubernetes name"#,
     );
+    for name in ["\" \"".to_owned(), "\"a\\nb\"".to_owned(), "a".repeat(101)] {
+        let error = parse(&format!("clusterName: {name}\n")).unwrap_err().to_string();
+        assert!(error.starts_with("spot-guard.yaml:1: clusterName: "), "{error}");
+    }
+    assert_eq!(parse("clusterName: Berlin (blue)\n").unwrap().cluster_name.unwrap(), "Berlin (blue)");
     for key in ["RebalanceRecommendation", "a/", "/b", "a/b c", "A/b", "a/-b"] {
         let error = parse(&format!("taintKey: {key}\n")).unwrap_err().to_string();
         assert!(error.starts_with("spot-guard.yaml:1: taintKey: "), "{error}");

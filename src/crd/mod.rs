@@ -16,13 +16,13 @@ use spot_guard_core::group::LaunchInstances;
 use spot_guard_core::health::PoolReplacement;
 use spot_guard_core::ids::{GroupName, InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::ledger::Ledger;
-pub use spot_guard_core::notices::notice_name;
+pub use spot_guard_core::notices::{dated_notice_name, notice_name};
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{Condition, NoticeKind, ReplacedBy, ReplacementStatus};
 use spot_guard_core::replacement::{Mode, RebalanceMode};
 use spot_guard_core::savings::{HourlyPrices, NodeAccount};
 use spot_guard_core::shortfall::{ModeInForce, OwnRecord, ShortfallSpec};
-use spot_guard_core::spot_action::{ActionKind, ActionStage, Ask};
+use spot_guard_core::spot_action::{ActionKind, ActionStage, RequestedAction};
 use spot_guard_core::stand_ins::CoverSpec;
 
 /// The finalizer of a SpotPool for which something was requested that is not settled. While it stands, the
@@ -191,7 +191,7 @@ pub struct GroupStatus {
     category = "spotguard",
     derive = "PartialEq",
     validation = Rule::new("self.spec == oldSelf.spec").message("spec is immutable: a notice never changes"),
-    validation = Rule::new("self.metadata.name == self.spec.nodeName + '.' + self.spec.instanceId + {'RebalanceRecommendation': '-rebalance-recommendation', 'SpotInterruption': '-spot-interruption', 'ScheduledMaintenance': '-scheduled-maintenance', 'GroupTermination': '-group-termination'}[self.spec.kind]").message("metadata.name must be <spec.nodeName>.<spec.instanceId>-<spec.kind in lower case with hyphens>"),
+    validation = Rule::new("self.metadata.name == self.spec.nodeName + '.' + self.spec.instanceId + {'RebalanceRecommendation': '-rebalance-recommendation', 'SpotInterruption': '-spot-interruption', 'ScheduledMaintenance': '-scheduled-maintenance', 'GroupTermination': '-group-termination'}[self.spec.kind] || (self.spec.kind == 'ScheduledMaintenance' && self.metadata.name.startsWith(self.spec.nodeName + '.' + self.spec.instanceId + '-scheduled-maintenance-'))").message("metadata.name must be <spec.nodeName>.<spec.instanceId>-<spec.kind in lower case with hyphens>, and of maintenance its time may follow"),
     printcolumn = r#"{"name":"Node","type":"string","jsonPath":".spec.nodeName"}"#,
     printcolumn = r#"{"name":"Instance","type":"string","jsonPath":".spec.instanceId"}"#,
     printcolumn = r#"{"name":"Kind","type":"string","jsonPath":".spec.kind"}"#,
@@ -202,7 +202,7 @@ pub struct GroupStatus {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InterruptionNoticeSpec {
     /// The Kubernetes node that the notice is about; an agent reports its own.
-    #[schemars(length(min = 1, max = 208))]
+    #[schemars(length(min = 1, max = 200))]
     pub node_name: NodeName,
     /// The EC2 instance that the notice is about.
     #[schemars(length(max = 19), regex(pattern = "^i-[0-9a-f]{8,17}$"))]
@@ -390,12 +390,12 @@ pub struct SpotActionStatus {
 impl SpotAction {
     /// What it asks for, as decisions need it.
     #[must_use]
-    pub fn ask(&self) -> Ask {
+    pub fn ask(&self) -> RequestedAction {
         let SpotActionSpec { action, pool, node, replacement, requested_by, reason, traceparent: _ } =
             self.spec.clone();
         let conditions = self.status.as_ref().map_or(&[][..], |status| &status.conditions);
         let made_at = self.creation_timestamp().map(|time| time.0);
-        Ask {
+        RequestedAction {
             name: self.name_any(),
             action,
             pool,

@@ -6,31 +6,41 @@ use super::model::{
     BlockedBy, Counts, Fallback, Items, Notice, Pool, PoolSummary, Replacement, ReplacementCounts, Status,
     Timeline, TimelineEntry,
 };
+use super::pauses::in_force;
 use super::problem::{self, Refused};
 use super::query::{Filter, path_name};
 use crate::actors::deps::Pauses;
 use crate::crd::{GroupStatus, InterruptionNotice, NodeReplacement, SpotPool};
+use crate::telemetry::metrics::Ending;
+use crate::telemetry::replacement_trace;
 use crate::telemetry::tracing::trace_id_of;
 use actix_web::web::{Data, Json};
 use actix_web::{HttpRequest, HttpResponse};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
+use spot_guard_core::baseline::GroupStanding;
 use spot_guard_core::ids::{InstanceId, NodeName, PoolName};
-use spot_guard_core::record::{BlockingReason, GroupKind, ReplacementStatus, StepRecord};
+use spot_guard_core::reason::ReasonCode;
+use spot_guard_core::record::{BlockingReason, Condition, GroupKind, ReplacementStatus, StepRecord};
 use spot_guard_core::time::since;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 pub(super) async fn status(state: Data<ApiState>) -> Json<Status> {
     let replacements = sorted(state.replacements.state());
     let pools = sorted(state.pools.state());
     let pauses = pauses(&state);
+    let read = |pool: &Arc<SpotPool>| observed_at(&state, &pool.name_any().into());
     Json(Status {
         version: state.version.to_owned(),
         now: (state.now)(),
+        cluster_name: state.cluster_name.clone(),
         leader: *state.is_leader.borrow(),
+        holder: state.holder.borrow().clone(),
+        observed_at: pools.iter().filter_map(read).min(),
         paused: pauses.of_everything().is_some(),
+        pauses: in_force(*state.paused.borrow(), &pools, pauses.asked()),
         ready: state.readiness.serves(),
         replacements: count(&replacements),
         pools: pools.iter().map(|pool| summary(pool, &replacements, &pauses)).collect(),
@@ -38,14 +48,19 @@ pub(super) async fn status(state: Data<ApiState>) -> Json<Status> {
 }
 
 pub(super) async fn pools(state: Data<ApiState>, request: HttpRequest) -> Result<Json<Items<Pool>>, Refused> {
-    let (replacements, pauses) = (state.replacements.state(), pauses(&state));
+    let replacements = state.replacements.state();
     let (pools, next) = Filter::of(&request)?.page(state.pools.state(), name_of);
-    Ok(Json(Items { items: pools.iter().map(|pool| in_full(pool, &replacements, &pauses)).collect(), next }))
+    let pauses = pauses(&state);
+    let told = |pool: &Arc<SpotPool>| in_full(pool, &replacements, &pauses, &state);
+    Ok(Json(Items { items: pools.iter().map(told).collect(), next }))
 }
 
 pub(super) async fn pool_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
     match find(&state.pools, &path_name(&request)) {
-        Some(pool) => HttpResponse::Ok().json(in_full(&pool, &state.replacements.state(), &pauses(&state))),
+        Some(pool) => {
+            let (replacements, pauses) = (state.replacements.state(), pauses(&state));
+            HttpResponse::Ok().json(in_full(&pool, &replacements, &pauses, &state))
+        }
         None => no_such(&request, "pool"),
     }
 }
@@ -221,8 +236,23 @@ fn summary(pool: &SpotPool, replacements: &[Arc<NodeReplacement>], pauses: &Paus
     }
 }
 
-fn in_full(pool: &SpotPool, replacements: &[Arc<NodeReplacement>], pauses: &Pauses) -> Pool {
+/// When the groups of a pool were last read, as far as this replica is the one that reads them.
+fn observed_at(state: &ApiState, pool: &PoolName) -> Option<Timestamp> {
+    state.is_leader.borrow().then(|| state.last_readings.of(pool)).flatten()
+}
+
+fn in_full(
+    pool: &SpotPool,
+    replacements: &[Arc<NodeReplacement>],
+    pauses: &Pauses,
+    state: &ApiState,
+) -> Pool {
     let status = pool.status.clone().unwrap_or_default();
+    let standing = |kind: GroupKind, group: &Option<GroupStatus>| {
+        group.as_ref().map(|group| GroupStanding::of(&status.ledger, kind, group.desired))
+    };
+    let spot_standing = standing(GroupKind::Spot, &status.spot);
+    let on_demand_standing = standing(GroupKind::OnDemand, &status.on_demand);
     Pool {
         name: pool.name_any(),
         spot_group: pool.spec.spot_group.clone(),
@@ -231,11 +261,15 @@ fn in_full(pool: &SpotPool, replacements: &[Arc<NodeReplacement>], pauses: &Paus
         rebalance: pool.spec.rebalance,
         replaced_by: status.replaced_by,
         paused: pauses.of_pool(pool).is_some(),
+        observed_at: observed_at(state, &pool.name_any().into()),
         spot: status.spot.map(without_instances),
         on_demand: status.on_demand.map(without_instances),
+        spot_standing,
+        on_demand_standing,
         baseline: pool.spec.on_demand.baseline,
         above_baseline: status.above_baseline.unwrap_or(0),
         fallbacks: open_fallbacks(pool, replacements),
+        hints: hints(&status.conditions),
         conditions: status.conditions,
         scaling_requests: status.ledger.scaling_requests,
         left_behind: status.ledger.left_behind,
@@ -243,9 +277,15 @@ fn in_full(pool: &SpotPool, replacements: &[Arc<NodeReplacement>], pauses: &Paus
     }
 }
 
+/// What to do about the reasons of conditions. Some have none: nothing is wrong then.
+fn hints(conditions: &[Condition]) -> BTreeMap<ReasonCode, String> {
+    let code = |held: &Condition| ReasonCode::ALL.into_iter().find(|code| code.as_str() == held.reason);
+    conditions.iter().filter_map(code).map(|code| (code, code.hint().to_owned())).collect()
+}
+
 fn story(replacement: &NodeReplacement, now: Timestamp, state: &ApiState) -> Replacement {
     let status = record(replacement);
-    let trace_id = status.traceparent.as_deref().and_then(trace_id_of);
+    let trace_id = Some(replacement_trace::trace_id(replacement).to_string());
     Replacement {
         name: replacement.name_any(),
         cause: replacement.cause(),
@@ -264,6 +304,7 @@ fn story(replacement: &NodeReplacement, now: Timestamp, state: &ApiState) -> Rep
         blocked_by: blocked_by(&status.blocking, now),
         trace_url: trace_url(state, trace_id.as_deref()),
         trace_id,
+        outcome: status.is_finished().then(|| Ending::of(&status)),
         capacity: status.capacity.taken().cloned(),
         return_capacity: status.fallback.successor().cloned(),
         steps: status.steps,
@@ -302,7 +343,7 @@ fn fallback(replacement: &NodeReplacement, now: Timestamp, state: &ApiState) -> 
         blocked_by,
         return_not_before: open.not_before.filter(|at| *at > now),
         return_capacity: open.successor.clone(),
-        trace_id: status.traceparent.as_deref().and_then(trace_id_of),
+        trace_id: Some(replacement_trace::trace_id(replacement).to_string()),
     })
 }
 
@@ -354,6 +395,7 @@ fn blocked_by(reasons: &[BlockingReason], now: Timestamp) -> Vec<BlockedBy> {
         flow_box: held.flow_box,
         reason: held.reason,
         message: held.message.clone(),
+        hint: held.reason.hint().to_owned(),
         since: held.since,
         seconds: since(held.since, now).as_secs(),
     };

@@ -55,7 +55,7 @@ enum Stage {
     /// The last answer is out.
     Idle,
     /// A request is answered; the time is that of the last progress.
-    Busy,
+    Answering,
     /// The last answer is on its way.
     Last,
 }
@@ -66,7 +66,7 @@ impl Stage {
         match self {
             Self::First => FIRST,
             Self::Idle => IDLE,
-            Self::Busy => STUCK,
+            Self::Answering => STUCK,
             Self::Last => LAST,
         }
     }
@@ -115,8 +115,8 @@ impl Table {
     fn make_room(&mut self, count: usize, limit: usize, may_go: impl Fn(&Entry) -> bool) {
         for _ in limit..=count {
             let of_those = self.held.iter().filter(|(_, entry)| may_go(entry));
-            let first =
-                of_those.min_by_key(|(number, entry)| (entry.stage == Stage::Busy, entry.since, **number));
+            let first = of_those
+                .min_by_key(|(number, entry)| (entry.stage == Stage::Answering, entry.since, **number));
             let Some(number) = first.map(|(number, _)| *number) else { return };
             if let Some(entry) = self.held.remove(&number) {
                 entry.changed.notify_one();
@@ -248,7 +248,7 @@ impl Drop for Connection {
     }
 }
 
-/// Marks the connection as busy while a request is answered, and refuses what may hide a second request.
+/// Marks the connection as answering while a request is answered, and refuses what may hide a second request.
 ///
 /// A body in chunks is refused (411) before a byte of it is read, and nothing more is answered on that
 /// connection: the server's parser takes some broken endings of chunks for good, and so could be told another
@@ -274,25 +274,25 @@ pub(super) async fn guard(
         }
         return Ok(request.into_response(answer));
     }
-    let busy = connection.map(Busy::begin);
+    let answering = connection.map(Answering::begin);
     let answer = next.call(request).await?;
-    Ok(match busy {
-        Some(busy) => answer.map_body(|_, body| BoxBody::new(Answer { body, busy })),
+    Ok(match answering {
+        Some(answering) => answer.map_body(|_, body| BoxBody::new(Answer { body, answering })),
         None => answer,
     })
 }
 
 /// A request that is answered.
-struct Busy(Arc<Connection>);
+struct Answering(Arc<Connection>);
 
-impl Busy {
+impl Answering {
     fn begin(connection: Arc<Connection>) -> Self {
-        connection.set(Stage::Busy);
+        connection.set(Stage::Answering);
         Self(connection)
     }
 }
 
-impl Drop for Busy {
+impl Drop for Answering {
     fn drop(&mut self) {
         self.0.set(Stage::Idle);
     }
@@ -301,7 +301,7 @@ impl Drop for Busy {
 /// A body that tells how it gets on.
 struct Answer {
     body: BoxBody,
-    busy: Busy,
+    answering: Answering,
 }
 
 impl MessageBody for Answer {
@@ -316,7 +316,7 @@ impl MessageBody for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
         let piece = ready!(Pin::new(&mut self.body).poll_next(context));
-        self.busy.0.set(Stage::Busy);
+        self.answering.0.set(Stage::Answering);
         Poll::Ready(piece)
     }
 }
@@ -342,16 +342,16 @@ mod tests {
             tokio::time::advance(Duration::from_secs(1)).await;
         }
         // The first one is answered now, so the second one waits for longest.
-        table.set(numbers[0], Stage::Busy, Instant::now());
+        table.set(numbers[0], Stage::Answering, Instant::now());
         let (fourth, _, left) = table.enter(v4(4), Instant::now());
         assert_eq!((left, table.deadline(numbers[1])), (1, None));
-        // When all are busy, the one without progress for longest goes.
+        // When all are answering, the one without progress for longest goes.
         tokio::time::advance(Duration::from_secs(1)).await;
         for number in [numbers[2], fourth] {
-            table.set(number, Stage::Busy, Instant::now());
+            table.set(number, Stage::Answering, Instant::now());
         }
         tokio::time::advance(Duration::from_secs(1)).await;
-        table.set(numbers[0], Stage::Busy, Instant::now());
+        table.set(numbers[0], Stage::Answering, Instant::now());
         let (_, _, left) = table.enter(v4(5), Instant::now());
         assert_eq!((left, table.deadline(numbers[2]), table.held.len()), (1, None, 3));
     }
@@ -415,9 +415,9 @@ mod tests {
         let asks = gate.enter(v4(2));
         let held = hold(&asks);
         let began = Instant::now();
-        asks.set(Stage::Busy);
+        asks.set(Stage::Answering);
         tokio::time::sleep(STUCK - Duration::from_secs(1)).await;
-        asks.set(Stage::Busy);
+        asks.set(Stage::Answering);
         tokio::time::sleep(STUCK - Duration::from_secs(1)).await;
         asks.set(Stage::Idle);
         held.await.unwrap();

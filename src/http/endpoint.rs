@@ -9,7 +9,7 @@ pub(super) struct Endpoint {
     /// Its path; `{name}` stands for a name.
     pub(super) path: &'static str,
     /// How it is asked.
-    pub(super) method: Ask,
+    pub(super) method: RouteMethod,
     /// What a caller needs.
     pub(super) need: Need,
     /// The parameters that it takes; others are refused.
@@ -23,7 +23,7 @@ pub(super) struct Endpoint {
 
 /// How a route is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ask {
+pub(super) enum RouteMethod {
     /// `GET`, and `HEAD` with it.
     Get,
     /// `POST`.
@@ -45,7 +45,7 @@ pub(super) enum Answer {
     Unlisted,
 }
 
-impl Ask {
+impl RouteMethod {
     /// Its method.
     pub(super) fn name(self) -> &'static str {
         match self {

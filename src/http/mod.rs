@@ -15,6 +15,7 @@ mod listener;
 mod model;
 mod nodes;
 mod openapi;
+mod pauses;
 mod problem;
 mod query;
 mod refusal;
@@ -38,6 +39,7 @@ pub use model::{
     Pool, PoolNode, PoolSummary, Replacement, ReplacementCounts, SafetyBlocker, Status, Timeline,
     TimelineEntry,
 };
+pub use pauses::{PauseInForce, PauseScope, PauseSource};
 pub use problem::{Problem, ProblemReason};
 pub use savings::{DayHours, Savings};
 pub use spot_actions::{SpotActions, WriteError, Written};

@@ -1,13 +1,17 @@
 //! What `/api/v1` answers with. Times are RFC 3339 in UTC; lists are sorted by name.
 
 mod spot_actions;
+mod status;
 
 pub use spot_actions::{ActionRequest, ActionState, ScaleDownRequest};
+pub use status::{Counts, PoolSummary, ReplacementCounts, Status};
 
 use crate::crd::{Cause, GroupStatus, NodeReplacement};
+use crate::telemetry::metrics::Ending;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use spot_guard_core::baseline::GroupStanding;
 use spot_guard_core::cluster;
 use spot_guard_core::ids::{GroupName, InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::ledger::{LeftBehind, Reduction, ScalingRequest};
@@ -29,82 +33,6 @@ pub struct Items<T> {
     /// What to ask for as `continue` to get the next page; absent on the last one.
     #[serde(rename = "continue", default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
-}
-
-/// `/api/v1/status`: the whole at a glance.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Status {
-    /// The version of Spot Guard.
-    pub version: String,
-    /// When this was true.
-    pub now: Timestamp,
-    /// Whether the replica that answers is the one that acts.
-    pub leader: bool,
-    /// Whether everything is paused: nothing begins but what a deadline presses.
-    pub paused: bool,
-    /// Whether every part of it works; `/readyz` at the port for probes says why not.
-    pub ready: bool,
-    /// How many replacements there are.
-    pub replacements: ReplacementCounts,
-    /// The pools.
-    pub pools: Vec<PoolSummary>,
-}
-
-/// How many replacements there are.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ReplacementCounts {
-    /// Under way.
-    pub open: usize,
-    /// Over, and kept for a while.
-    pub finished: usize,
-    /// Under way on on-demand capacity.
-    pub fallbacks: usize,
-    /// Under way, and held up by something.
-    pub blocked: usize,
-    /// All, by phase; phases without a replacement are left out.
-    pub by_phase: BTreeMap<Phase, usize>,
-}
-
-/// A pool in one line.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PoolSummary {
-    /// Its name.
-    pub name: String,
-    /// How it is treated.
-    pub mode: Mode,
-    /// Whether new replacements are held back.
-    pub paused: bool,
-    /// The Spot group, once it was read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub spot: Option<Counts>,
-    /// The on-demand group, once it was read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub on_demand: Option<Counts>,
-    /// How many fallbacks are open.
-    pub fallbacks: usize,
-    /// The conditions `Accepted`, `Healthy`, `Stable` and `Watched`: `True`, `False` or `Unknown`.
-    pub conditions: BTreeMap<String, String>,
-}
-
-/// The instances of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Counts {
-    /// Desired capacity, in instances.
-    pub desired: i32,
-    /// Instances in service.
-    pub in_service: i32,
-}
-
-impl Counts {
-    /// Those of a group as it was last read.
-    #[must_use]
-    pub fn of(group: &GroupStatus) -> Self {
-        Self { desired: group.desired, in_service: group.in_service }
-    }
 }
 
 /// `/api/v1/access`: what the caller may request.
@@ -137,12 +65,21 @@ pub struct Pool {
     pub replaced_by: Option<ReplacedBy>,
     /// Whether new replacements are held back.
     pub paused: bool,
+    /// When both groups were last read from AWS. The leader knows; a replica that follows does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_at: Option<Timestamp>,
     /// The Spot group as it was last read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spot: Option<GroupStatus>,
     /// The on-demand group as it was last read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_demand: Option<GroupStatus>,
+    /// How the Spot group stands with what was changed for replacements.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spot_standing: Option<GroupStanding>,
+    /// The same of the on-demand group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_demand_standing: Option<GroupStanding>,
     /// How many on-demand instances it is to have, if a person said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<u32>,
@@ -153,6 +90,9 @@ pub struct Pool {
     pub fallbacks: usize,
     /// `Accepted`, `Healthy`, `Stable` and `Watched`, with their reasons.
     pub conditions: Vec<Condition>,
+    /// What to do about the reasons of these conditions, by code.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hints: BTreeMap<ReasonCode, String>,
     /// What Spot Guard requested of the groups and has not settled.
     pub scaling_requests: Vec<ScalingRequest>,
     /// Requests to groups that the pool no longer names.
@@ -163,7 +103,7 @@ pub struct Pool {
     pub reduction: Option<Reduction>,
 }
 
-/// `/api/v1/replacements`: the story of one node.
+/// `/api/v1/replacements`: the replacement of one node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Replacement {
@@ -222,6 +162,9 @@ pub struct Replacement {
     /// When the replacement ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
+    /// What it came to, once it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Ending>,
 }
 
 /// Something that holds a replacement up.
@@ -235,6 +178,9 @@ pub struct BlockedBy {
     pub reason: ReasonCode,
     /// In plain words.
     pub message: String,
+    /// What to do about it, by the code alone.
+    #[serde(default)]
+    pub hint: String,
     /// Since when the box waits.
     pub since: Timestamp,
     /// How long that is, in seconds.
@@ -282,7 +228,7 @@ pub struct Fallback {
     pub trace_id: Option<String>,
 }
 
-/// `/api/v1/nodes`: a node of a pool, or of a story.
+/// `/api/v1/nodes`: a node of a pool, or of a replacement.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Node")]
@@ -443,7 +389,7 @@ pub struct Notice {
     pub trace_id: Option<String>,
 }
 
-/// `/api/v1/replacements/NAME/timeline`: a story by its steps.
+/// `/api/v1/replacements/NAME/timeline`: a replacement by its steps.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeline {

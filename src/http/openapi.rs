@@ -1,7 +1,7 @@
 //! The API's description of itself: OpenAPI 3.1, made from the table of routes and the types of the answers.
 
 use super::access::{Need, Resource, Verb};
-use super::endpoint::{Answer, Ask, Endpoint};
+use super::endpoint::{Answer, Endpoint, RouteMethod};
 use super::model::{ActionRequest, ActionState, ScaleDownRequest, Status};
 use super::problem::Problem;
 use super::{query, spot_actions};
@@ -117,7 +117,7 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
     if !parameters.is_empty() {
         operation["parameters"] = json!(parameters);
     }
-    if endpoint.method == Ask::Post {
+    if endpoint.method == RouteMethod::Post {
         let body = if matches!(endpoint.answer, Answer::Webhook) { "ScaleDown" } else { "SpotAction" };
         operation["requestBody"] = json!({ "$ref": format!("#/components/requestBodies/{body}") });
     }
@@ -167,7 +167,7 @@ fn problems_of(endpoint: &Endpoint) -> Map<String, Value> {
     if is_named(endpoint) {
         problem("404");
     }
-    if endpoint.method == Ask::Post {
+    if endpoint.method == RouteMethod::Post {
         ["408", "411", "413", "415", "422"].into_iter().for_each(&mut problem);
     }
     if matches!(endpoint.answer, Answer::Webhook) {
@@ -203,7 +203,7 @@ fn successes_of(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Map<Str
             );
         }
         Answer::Text(media) => {
-            answers.insert("200".to_owned(), text(media, "So it is."));
+            answers.insert("200".to_owned(), text(media, "The text."));
         }
         Answer::Unlisted => {}
     }

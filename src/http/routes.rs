@@ -4,7 +4,7 @@
 //! go through it.
 
 use super::access::{self, Need, Resource, Verb};
-use super::endpoint::{Answer, Ask, Endpoint};
+use super::endpoint::{Answer, Endpoint, RouteMethod};
 use super::history::PoolHistory;
 use super::model::{
     Access, ActionState, Fallback, Items, NodeSafety, Notice, Pool, PoolNode, Replacement, Status, Timeline,
@@ -30,11 +30,19 @@ const fn get(
     answer: Answer,
     handler: fn() -> Route,
 ) -> Endpoint {
-    Endpoint { path, method: Ask::Get, need, takes: Some(&[]), summary, answer, handler }
+    Endpoint { path, method: RouteMethod::Get, need, takes: Some(&[]), summary, answer, handler }
 }
 
 const fn post(path: &'static str, need: Need, summary: &'static str, handler: fn() -> Route) -> Endpoint {
-    Endpoint { path, method: Ask::Post, need, takes: Some(&[]), summary, answer: Answer::Accepted, handler }
+    Endpoint {
+        path,
+        method: RouteMethod::Post,
+        need,
+        takes: Some(&[]),
+        summary,
+        answer: Answer::Accepted,
+        handler,
+    }
 }
 
 const fn list(resource: Resource) -> Need {
@@ -74,7 +82,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     get("/api/v1/access", Need::Token, "What the caller may request", Answer::Json(of::<Access>),
         || web::to(access::told)),
     Endpoint {
-        path: "/webhooks/v1/scale-down", method: Ask::Post, need: Need::Signed, takes: Some(&[]),
+        path: "/webhooks/v1/scale-down", method: RouteMethod::Post, need: Need::Signed, takes: Some(&[]),
         summary: "Return fallbacks to Spot, as another system requests", answer: Answer::Webhook,
         handler: || web::to(webhook::scale_down),
     },
@@ -140,8 +148,8 @@ pub(super) fn configure(cfg: &mut web::ServiceConfig, served: impl Fn(&Endpoint)
             let route = (endpoint.handler)()
                 .wrap(from_fn(move |request, next| access::admit(need, takes, request, next)));
             resource = resource.route(match endpoint.method {
-                Ask::Get => route.guard(guard::Any(guard::Get()).or(guard::Head())),
-                Ask::Post => route.method(Method::POST),
+                RouteMethod::Get => route.guard(guard::Any(guard::Get()).or(guard::Head())),
+                RouteMethod::Post => route.method(Method::POST),
             });
         }
         cfg.service(

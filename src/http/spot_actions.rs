@@ -187,12 +187,13 @@ async fn spot_action(
     }
 }
 
-/// Who asks.
+/// The caller.
 ///
 /// # Errors
-/// 403 if that is not known: the door has let nobody else in.
+/// 403 if it is not known: every other door is closed before.
 pub(super) fn caller(request: &HttpRequest) -> Result<Arc<Caller>, Refused> {
-    let nobody = || Refused::new(ProblemReason::Forbidden, request, "nobody has said who asks".to_owned());
+    let nobody =
+        || Refused::new(ProblemReason::Forbidden, request, "the name of the caller is not known".to_owned());
     request.extensions().get::<Arc<Caller>>().cloned().ok_or_else(nobody)
 }
 

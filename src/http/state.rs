@@ -4,6 +4,7 @@ use super::history::History;
 use super::spot_actions::SpotActions;
 use super::streams::Streams;
 use super::webhook::Secrets;
+use crate::actors::last_readings::LastReadings;
 use crate::clock::Clock;
 use crate::crd::{InterruptionNotice, NodeReplacement, SpotAction, SpotPool};
 use crate::kube::view::View;
@@ -64,6 +65,12 @@ pub struct ApiState {
     pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// Whether this replica is the one that acts.
     pub is_leader: watch::Receiver<bool>,
+    /// Who holds the lease, as this replica saw it last.
+    pub holder: watch::Receiver<Option<String>>,
+    /// When the groups of each pool were last read, while this replica leads.
+    pub last_readings: LastReadings,
+    /// The name of the cluster, if the configuration gives one.
+    pub cluster_name: Option<String>,
     /// Wakes when any of the stored objects changes.
     pub changes: watch::Receiver<u64>,
     /// What the pools were like.
@@ -107,6 +114,9 @@ impl ApiState {
             metrics,
             now: Arc::new(|| Clock::System.now()),
             is_leader: watch::channel(false).1,
+            holder: watch::channel(None).1,
+            last_readings: LastReadings::default(),
+            cluster_name: None,
             changes: view.subscribe(),
             history: Arc::default(),
             streams: streams(),

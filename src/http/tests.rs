@@ -6,6 +6,7 @@ mod savings;
 mod smuggling;
 #[cfg(feature = "sim")]
 mod spot_actions;
+mod status;
 #[cfg(feature = "sim")]
 mod streams;
 mod tls;
@@ -13,6 +14,7 @@ mod tls;
 mod webhook;
 
 use super::*;
+use crate::actors::last_readings::LastReadings;
 use crate::crd::{
     GroupStatus, InterruptionNotice, NodeReplacement, NodeReplacementSpec, SpotAction, SpotPool,
     SpotPoolStatus,
@@ -54,6 +56,8 @@ struct Fixture {
     webhook_secrets: Secrets,
     trace_url: Option<String>,
     leader: bool,
+    last_readings: LastReadings,
+    spot_actions: Vec<SpotAction>,
     paused: bool,
     silent: Duration,
 }
@@ -70,6 +74,8 @@ impl Fixture {
             webhook_secrets: Secrets::default(),
             trace_url: None,
             leader: false,
+            last_readings: LastReadings::default(),
+            spot_actions: vec![],
             paused: false,
             silent: Duration::ZERO,
         }
@@ -135,7 +141,7 @@ impl Fixture {
                 let _ = changes.receiver_count();
                 snapshot.clone()
             }),
-            spot_action_store: store(vec![]),
+            spot_action_store: store(self.spot_actions),
             spot_actions: SpotActions::new(self.client.unwrap_or_else(nobody)),
             webhook_secrets: self.webhook_secrets,
             trace_url: self.trace_url,
@@ -147,6 +153,9 @@ impl Fixture {
             metrics: Arc::new(Metrics::new()),
             now: Arc::new(|| noon(0)),
             is_leader: watch::channel(self.leader).1,
+            holder: watch::channel(Some("spot-guard-0".to_owned())).1,
+            last_readings: self.last_readings,
+            cluster_name: Some("production".to_owned()),
             history: Arc::default(),
             streams: streams(),
             paused: watch::channel(self.paused).1,
@@ -321,6 +330,7 @@ async fn a_fallback_says_what_blocks_it_and_what_it_took_so_far() {
             "box": "9",
             "reason": "PodDoesNotFit",
             "message": "pod default/db-0 fits on no other node",
+            "hint": "Make room on a node that the pod may use, or change its requests, selectors or tolerations.",
             "since": noon(-90).to_string(),
             "seconds": 90,
         }],
@@ -349,7 +359,9 @@ async fn with_prices_a_fallback_tells_its_cost_and_with_a_trace_backend_its_trac
         replacements["items"][1]["traceUrl"],
         "https://traces.example.org/trace/0af7651916cd43dd8448eb211c80319c?full"
     );
-    assert_eq!(replacements["items"][0]["traceUrl"], Value::Null, "a story without a trace has no link");
+    let own = replacements["items"][0]["traceUrl"].as_str().expect("a trace without a notice, too");
+    assert_eq!(own.len(), "https://traces.example.org/trace/0af7651916cd43dd8448eb211c80319c?full".len());
+    assert_ne!(replacements["items"][0]["traceId"], replacements["items"][1]["traceId"]);
 }
 
 #[actix_web::test]
@@ -477,7 +489,8 @@ async fn each_step_is_told_once_as_it_happens() {
     assert!(next_piece(&mut body).await.unwrap().starts_with(':'), "what was before is not told");
     live.steps("i-1", 3);
     let step = next_piece(&mut body).await.unwrap();
-    let data = step.strip_prefix("event: step\ndata: ").and_then(|rest| rest.strip_suffix("\n\n")).unwrap();
+    let id = format!("event: step\nid: {}/i-1\ndata: ", noon(2));
+    let data = step.strip_prefix(&id).and_then(|rest| rest.strip_suffix("\n\n")).unwrap();
     let told: Value = serde_json::from_str(data).unwrap();
     assert_eq!(
         (&told["replacement"], &told["node"], &told["box"]),
@@ -485,6 +498,44 @@ async fn each_step_is_told_once_as_it_happens() {
     );
     assert_eq!(next_piece(&mut body).await.unwrap(), "event: changed\ndata: {}\n\n");
     assert_eq!(next_piece(&mut body).await.unwrap(), ":\n\n", "nothing more but a sign of life");
+}
+
+#[actix_web::test]
+async fn who_comes_back_is_told_what_was_missed() {
+    tokio::time::pause();
+    let mut live = Live::new().await;
+    live.steps("i-1", 40);
+    let state = live.state.clone();
+    let app = init_service(App::new().configure(|cfg| routes(cfg, state, Door::Local))).await;
+    let open = async |id: &str| {
+        let request = TestRequest::get().uri("/api/v1/events").insert_header(("last-event-id", id));
+        call_service(&app, request.to_request()).await
+    };
+    let told = async |id: String| {
+        let mut body = open(&id).await.into_body();
+        let mut told = Vec::new();
+        while let Some(piece) = next_piece(&mut body).await.filter(|piece| piece != ":\n\n") {
+            told.push(piece);
+        }
+        told
+    };
+    let missed = told(format!("{}/i-1", noon(20))).await;
+    assert!(missed[0].starts_with(": "), "{missed:?}");
+    // What was a little earlier is told once more, so that nothing is missing.
+    assert!(missed[1].contains("node-10") && missed[30].contains("node-39"), "{missed:?}");
+    assert_eq!((missed.len(), missed[31].as_str()), (32, "event: changed\ndata: {}\n\n"));
+
+    for story in 2..6 {
+        live.steps(&format!("i-{story}"), 60);
+    }
+    let missed = told(format!("{}/i-1", noon(0))).await;
+    assert_eq!(missed.len(), 1 + 128 + 1, "the last ones");
+    assert!(missed[128].contains("node-59"), "{missed:?}");
+
+    let refused = open("yesterday").await;
+    assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+    let problem: Value = serde_json::from_slice(&read_body(refused).await).unwrap();
+    assert_eq!(problem["errors"][0]["field"], "last-event-id");
 }
 
 #[actix_web::test]

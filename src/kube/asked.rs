@@ -4,7 +4,7 @@
 use crate::crd::SpotAction;
 use crate::kube::follower::lock;
 use jiff::Timestamp;
-use spot_guard_core::spot_action::{ActionStage, Ask};
+use spot_guard_core::spot_action::{ActionStage, RequestedAction};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +15,7 @@ type Order = (Option<Timestamp>, u64);
 #[derive(Clone, Debug)]
 pub struct OpenAction {
     /// What it asks for.
-    pub ask: Ask,
+    pub ask: RequestedAction,
     /// The object.
     pub spot_action: Arc<SpotAction>,
 }
@@ -49,14 +49,14 @@ impl OpenActions {
 
     /// Those that pause something.
     #[must_use]
-    pub fn pauses(&self) -> Vec<Ask> {
+    pub fn pauses(&self) -> Vec<RequestedAction> {
         let held = lock(&self.0);
         held.by_order.values().map(|open| &open.ask).filter(|ask| ask.pauses()).cloned().collect()
     }
 
     /// The oldest of those that are meant, no more than so many.
     #[must_use]
-    pub fn oldest(&self, count: usize, is_meant: impl Fn(&Ask) -> bool) -> Vec<OpenAction> {
+    pub fn oldest(&self, count: usize, is_meant: impl Fn(&RequestedAction) -> bool) -> Vec<OpenAction> {
         let held = lock(&self.0);
         held.by_order.values().filter(|open| is_meant(&open.ask)).take(count).cloned().collect()
     }
@@ -120,7 +120,7 @@ mod tests {
         open.set(&spot_action("pause", 7, "Pause", &[("Accepted", "True")]));
         open.set(&spot_action("first", 8, "Return", &[]));
         let names = |count| {
-            let found = open.oldest(count, Ask::needs_look);
+            let found = open.oldest(count, RequestedAction::needs_look);
             found.into_iter().map(|held| held.ask.name).collect::<Vec<_>>()
         };
         assert_eq!(lock(&open.0).by_order.len(), 3, "what is over is not walked");

@@ -62,6 +62,8 @@ pub struct LeaseHolder {
     /// are not compared.
     seen: Option<(Option<LeaseSpec>, Instant)>,
     version: Option<String>,
+    /// Who holds it, as it was seen last.
+    holder: watch::Sender<Option<String>>,
 }
 
 impl LeaseHolder {
@@ -85,7 +87,14 @@ impl LeaseHolder {
             held: false,
             seen: None,
             version: None,
+            holder: watch::Sender::new(None),
         }
+    }
+
+    /// The same, which also says who holds the lease, as far as it sees.
+    #[must_use]
+    pub fn telling(self, holder: watch::Sender<Option<String>>) -> Self {
+        Self { holder, ..self }
     }
 
     /// The fence that follows this lease.
@@ -146,8 +155,15 @@ impl LeaseHolder {
                     error = %RequestProblem(&error),
                     "the lease could not be given back; it runs out by itself"
                 );
+            } else {
+                self.tell_holder("");
             }
         }
+    }
+
+    /// Says who holds the lease; nobody has no name.
+    fn tell_holder(&self, name: &str) {
+        self.holder.send_replace((!name.is_empty()).then(|| name.to_owned()));
     }
 
     /// One try: `Some(wait)` if the lease is ours, to be used after `wait`.
@@ -157,11 +173,13 @@ impl LeaseHolder {
             let lease = self.lease(self.spec());
             let created = self.api.create(&PostParams::default(), &lease).await?;
             self.version = created.metadata.resource_version;
+            self.tell_holder(&self.identity);
             self.until.send_replace(Some(started + self.times.duration));
             return Ok(Some(Duration::ZERO));
         };
         self.version.clone_from(&lease.metadata.resource_version);
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
+        self.tell_holder(&holder);
         if holder.is_empty() {
             return Ok(self.renew().await.then_some(Duration::ZERO));
         }
@@ -181,6 +199,7 @@ impl LeaseHolder {
         let started = Instant::now();
         match timeout(self.times.renew, self.replace(self.spec())).await {
             Ok(Ok(())) => {
+                self.tell_holder(&self.identity);
                 self.until.send_replace(Some(started + self.times.duration));
                 true
             }

@@ -5,7 +5,7 @@
 
 use crate::kube::caps::{part_list, part_map, parts, rule_list, rule_map, rules};
 use crate::kube::closed::closed;
-use crate::kube::values::{Amounts, ObjectCondition, ObjectMeta, Time};
+use crate::kube::values::{Amounts, Image, ObjectCondition, ObjectMeta, Time};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
@@ -63,6 +63,7 @@ closed! {
     /// A container.
     Container {
         name: String,
+        image: Image,
         resources: Option<ResourceRequirements>,
         restart_policy: Option<String>,
         #[serde(deserialize_with = "parts")] restart_policy_rules: Option<Vec<ContainerRestartRule>>,
@@ -70,9 +71,9 @@ closed! {
         #[serde(deserialize_with = "parts")] volume_mounts: Option<Vec<VolumeMount>>,
     }
     irrelevant [
-        "args" "command" "env" "envFrom" "image" "imagePullPolicy" "lifecycle" "livenessProbe"
-        "readinessProbe" "resizePolicy" "securityContext" "startupProbe" "stdin" "stdinOnce"
-        "terminationMessagePath" "terminationMessagePolicy" "tty" "volumeDevices" "workingDir"
+        "args" "command" "env" "envFrom" "imagePullPolicy" "lifecycle" "livenessProbe" "readinessProbe"
+        "resizePolicy" "securityContext" "startupProbe" "stdin" "stdinOnce" "terminationMessagePath"
+        "terminationMessagePolicy" "tty" "volumeDevices" "workingDir"
     ] blocks []
     /// What a container's end leads to.
     ContainerRestartRule { action: String, }

@@ -45,6 +45,7 @@ slim! {
         #[serde(rename = "kubernetes.io/config.mirror")] mirror: Option<IgnoredAny>,
         #[serde(rename = "cluster-autoscaler.kubernetes.io/safe-to-evict")] safe_to_evict: Option<String>,
         #[serde(rename = "karpenter.sh/do-not-disrupt")] do_not_disrupt: Option<String>,
+        #[serde(rename = "karpenter.sh/do-not-evict")] do_not_evict: Option<String>,
     }
     /// A pod.
     Pod { metadata: ObjectMeta<PodAnnotations>, spec: Option<PodSpec>, status: Option<PodStatus>, }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use serde::de::{DeserializeOwned, Error, IgnoredAny, Visitor};
 use serde::{Deserialize, Deserializer};
+use spot_guard_core::neighbours;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -43,6 +44,35 @@ impl<'de> Deserialize<'de> for Time {
             }
         }
         deserializer.deserialize_str(Text)
+    }
+}
+
+/// An image, of which nothing is kept but what it is known for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// Whether it is that of aws-node-termination-handler.
+    pub is_termination_handler: bool,
+}
+
+impl<'de> Deserialize<'de> for Image {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl Visitor<'_> for Name {
+            type Value = Image;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of an image")
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Image, E> {
+                Ok(Image::default())
+            }
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<Image, E> {
+                Ok(Image { is_termination_handler: neighbours::is_termination_handler(name) })
+            }
+        }
+        deserializer.deserialize_any(Name)
     }
 }
 
@@ -111,7 +141,7 @@ pub struct OwnerReference {
     pub controller: Option<bool>,
 }
 
-nothing_unknown!(ObjectCondition ObjectMeta Time);
+nothing_unknown!(Image ObjectCondition ObjectMeta Time);
 
 impl<A> ObjectMeta<A> {
     /// As the records of Spot Guard carry it. What nobody reads there stays with the API server.

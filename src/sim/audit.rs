@@ -117,7 +117,7 @@ struct State {
     /// Since when a node carries marks that no replacement accounts for.
     stray: BTreeMap<String, Timestamp>,
     /// Groups whose pools had an open replacement when they were last looked at.
-    busy: BTreeSet<String>,
+    unsettled: BTreeSet<String>,
     /// By how much others had lowered each group by then, and how much of it while a replacement was open.
     lowered: BTreeMap<String, (i64, i64)>,
     /// Until when nobody can list nodes, records or pools, so nobody can tell which marks are to go.

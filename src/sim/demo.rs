@@ -154,6 +154,9 @@ fn serve(controller: &ControllerHandle, client: kube::Client, clock: Clock) -> a
     let state = ApiState {
         now: Arc::new(shown_time(clock)),
         is_leader: controller.leading.clone(),
+        holder: controller.holder.clone(),
+        last_readings: controller.last_readings.clone(),
+        cluster_name: Some("demo".to_owned()),
         ..ApiState::of(
             &controller.view,
             client.clone(),
@@ -252,7 +255,7 @@ impl Teller {
         }
         let _ = write!(
             text,
-            "{} marks left, {} pods pending, {} budget violations; {} simulated in {:.1} s",
+            "{} taints and cordons left, {} pods pending, {} budget violations; {} simulated in {:.1} s",
             report.leftover_marks,
             report.pending_pods,
             report.pdb_violations,

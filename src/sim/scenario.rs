@@ -30,7 +30,7 @@ pub enum Scenario {
     /// A PodDisruptionBudget holds the drain up for a while.
     PdbBlocked,
     /// A cluster that always runs above 75 %: it falls back, and returns all the same.
-    BusyCluster,
+    FullCluster,
     /// Three nodes fall back; Spot gives one instance back at a time.
     ThreeFallbacks,
     /// 20 nodes at once, two of them with two minutes: ten are moved at a time, by few calls.
@@ -191,7 +191,7 @@ impl Scenario {
             Self::AllDry => all_dry(),
             Self::TwoMinuteNotice => two_minute_notice(),
             Self::PdbBlocked => pdb_blocked(),
-            Self::BusyCluster => busy_cluster(),
+            Self::FullCluster => full_cluster(),
             Self::ThreeFallbacks => three_fallbacks(),
             Self::Storm => storm(),
             Self::ManagedNodeGroup => managed_node_group(),
@@ -349,7 +349,7 @@ fn pdb_blocked() -> Plot {
     }
 }
 
-fn busy_cluster() -> Plot {
+fn full_cluster() -> Plot {
     Plot {
         start: Start {
             apps: vec![app("web", 13, 500, 1024, 2), app("api", 5, 750, 2048, 1)],
@@ -397,7 +397,7 @@ fn silent_loss() -> Plot {
     Plot {
         script: vec![at(5, SpotHas(Supply::None)), at(60, Lose(0)), at(900, SpotHas(Supply::Unlimited))],
         steps: [&STOOD_IN[..], &RETURNED].concat(),
-        ..busy_cluster()
+        ..full_cluster()
     }
 }
 

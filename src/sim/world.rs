@@ -297,6 +297,8 @@ impl World {
             metrics: controller.metrics.clone(),
             readiness: controller.readiness.clone(),
             leading: controller.leading(),
+            holder: controller.holder(),
+            last_readings: controller.last_readings.clone(),
             actors: controller.actors(),
         };
         actix::spawn(controller.run(end.clone()));
@@ -352,6 +354,10 @@ pub struct ControllerHandle {
     pub readiness: crate::telemetry::readiness::Readiness,
     /// Whether it leads.
     pub leading: tokio::sync::watch::Receiver<bool>,
+    /// Who holds the lease, as it saw it last.
+    pub holder: tokio::sync::watch::Receiver<Option<String>>,
+    /// When it last read the groups of each pool.
+    pub last_readings: crate::actors::last_readings::LastReadings,
     /// Its actors, while it leads.
     pub actors: tokio::sync::watch::Receiver<Option<Actors>>,
 }

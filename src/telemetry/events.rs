@@ -28,6 +28,8 @@ const NOTE_CHARS: usize = 1000;
 const NAMESPACE: &str = "default";
 /// Who publishes.
 const CONTROLLER: &str = "spot-guard";
+/// What the reason of each event begins with: a node has events of many.
+const PREFIX: &str = "SpotGuard";
 
 /// An event that waits to be published.
 struct Waiting {
@@ -56,7 +58,7 @@ pub struct Events {
 pub struct Told<'a> {
     /// Whether somebody might want to look.
     pub warning: bool,
-    /// One word, for machines.
+    /// One word, for machines. The event has `SpotGuard` before it.
     pub reason: &'a str,
     /// What was done or tried.
     pub action: String,
@@ -105,15 +107,21 @@ impl Events {
     }
 
     fn queue(&self, about: ObjectReference, told: Told<'_>, identity: Option<EventIdentity>) {
-        let event = Event {
-            type_: if told.warning { EventType::Warning } else { EventType::Normal },
-            reason: told.reason.to_owned(),
-            note: Some(told.note.chars().take(NOTE_CHARS).collect()),
-            action: told.action,
-            secondary: told.secondary,
-        };
+        let event = told.into_event();
         if self.queue.try_send(Waiting { event, about, identity }).is_err() {
             self.metrics.event(EventResult::Dropped);
+        }
+    }
+}
+
+impl Told<'_> {
+    fn into_event(self) -> Event {
+        Event {
+            type_: if self.warning { EventType::Warning } else { EventType::Normal },
+            reason: format!("{PREFIX}{}", self.reason),
+            note: Some(self.note.chars().take(NOTE_CHARS).collect()),
+            action: self.action,
+            secondary: self.secondary,
         }
     }
 }
@@ -153,7 +161,7 @@ impl Publisher {
     }
 }
 
-/// A pool, as what an event is about.
+/// A pool that is not there any more, as what an event is about. One that is there has a UID, too.
 #[must_use]
 pub fn pool(name: &str) -> ObjectReference {
     ObjectReference {
@@ -174,5 +182,44 @@ pub fn node(name: &str) -> ObjectReference {
         name: Some(name.to_owned()),
         uid: Some(name.to_owned()),
         ..ObjectReference::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spot_guard_core::record::Outcome;
+
+    #[test]
+    fn the_reason_of_an_event_says_who_tells_it() {
+        let note = "\u{e4}".repeat(NOTE_CHARS + 1);
+        let action = "Box5".to_owned();
+        let told = Told { warning: true, reason: "TimedOut", action, note: &note, secondary: None };
+        let event = told.into_event();
+        assert_eq!((&*event.reason, event.type_), ("SpotGuardTimedOut", EventType::Warning));
+        assert_eq!(event.note.map(|note| note.chars().count()), Some(NOTE_CHARS));
+    }
+
+    #[test]
+    fn the_docs_list_the_reason_of_each_step() {
+        let docs = include_str!("../../docs/reasons.md");
+        let (_, part) = docs.split_once("\n## Events").expect("a part of its own");
+        let part = part.split("\n## ").next().expect("a part");
+        let rows = part.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+        let listed: Vec<(&str, &str)> =
+            rows.map(|(reason, rest)| (reason, rest.split(" |").next().unwrap_or_default())).collect();
+        let schema = schemars::schema_for!(Outcome).to_value();
+        let declared = schema["oneOf"].as_array().expect("outcomes").iter().map(|held| &held["const"]);
+        let mut expected: Vec<(String, &str)> = declared
+            .map(|word| {
+                let outcome: Outcome = serde_json::from_value(word.clone()).expect("an outcome");
+                let type_ = if outcome.is_warning() { "Warning" } else { "Normal" };
+                (format!("{PREFIX}{outcome:?}"), type_)
+            })
+            .collect();
+        expected.push((format!("{PREFIX}ShortfallMode"), "Normal"));
+        let expected: Vec<(&str, &str)> =
+            expected.iter().map(|(reason, type_)| (reason.as_str(), *type_)).collect();
+        assert_eq!(listed, expected, "docs/reasons.md is not up to date");
     }
 }

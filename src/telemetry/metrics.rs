@@ -4,6 +4,7 @@
 //! instances and replacements are told by the API and by traces. What the stored objects say is not
 //! counted a second time: those gauges are computed at each scrape.
 
+mod ending;
 mod flow;
 mod gauges;
 mod labels;
@@ -11,6 +12,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
+pub use ending::Ending;
 pub use labels::{
     ActorName, AwsOperation, AwsResult, BoundedCheck, EventResult, EvictionResult, KubeResult, KubeVerb,
     MarkResult, PodsListed, RestartCause, Review, ReviewResult, Spent,
@@ -22,9 +24,8 @@ use crate::telemetry::readiness::Readiness;
 use flow::FlowCounts;
 use kube::ResourceExt;
 use labels::{
-    ActionLabels, ActionResult, ActorLabels, AwsLabels, CheckLabels, EvictionLabels, KubeLabels, ListLabels,
-    MarkLabels, OperationLabels, RefusalLabels, ResourceLabels, RestartLabels, ResultLabels, ReviewLabels,
-    Word,
+    ActionLabels, ActionResult, ActorLabels, AwsLabels, CheckLabels, KubeLabels, ListLabels, MarkLabels,
+    OperationLabels, RefusalLabels, ResourceLabels, RestartLabels, ResultLabels, ReviewLabels, Word,
 };
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
@@ -40,6 +41,8 @@ use spot_guard_core::notices::NoticeRefusal;
 use spot_guard_core::record::ReplacementStatus;
 use spot_guard_core::spot_action::ActionKind;
 use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The media type of [`Metrics::encode`].
@@ -58,7 +61,6 @@ pub struct Metrics {
     aws_calls: Family<AwsLabels, Counter>,
     aws_call_seconds: Family<OperationLabels, Histogram, fn() -> Histogram>,
     kube_requests: Family<KubeLabels, Counter>,
-    evictions: Family<EvictionLabels, Counter>,
     mark_changes: Family<MarkLabels, Counter>,
     pod_lists: Family<ListLabels, Counter>,
     checks_given_up: Family<CheckLabels, Counter>,
@@ -72,6 +74,7 @@ pub struct Metrics {
     mailbox_wait: Family<ActorLabels, Histogram, fn() -> Histogram>,
     connections: Connections,
     leader: Gauge,
+    ready_agents: Mutex<BTreeMap<PoolName, usize>>,
     objects_not_understood: Family<ResourceLabels, Gauge>,
     watch_failures: Family<ResourceLabels, Counter>,
 }
@@ -94,7 +97,6 @@ impl Metrics {
             aws_calls: Family::default(),
             aws_call_seconds: Family::new_with_constructor(|| Histogram::new(CALL_BUCKETS)),
             kube_requests: Family::default(),
-            evictions: Family::default(),
             mark_changes: Family::default(),
             pod_lists: Family::default(),
             checks_given_up: Family::default(),
@@ -108,6 +110,7 @@ impl Metrics {
             mailbox_wait: Family::new_with_constructor(|| Histogram::new(CALL_BUCKETS)),
             connections: Connections::default(),
             leader: Gauge::default(),
+            ready_agents: Mutex::default(),
             objects_not_understood: Family::default(),
             watch_failures: Family::default(),
         };
@@ -129,9 +132,6 @@ impl Metrics {
                 drop(self.kube_requests.get_or_create(&KubeLabels { verb, result }));
             }
         }
-        for result in EvictionResult::ALL {
-            drop(self.evictions.get_or_create(&EvictionLabels { result }));
-        }
         for result in EventResult::ALL {
             drop(self.notifications.get_or_create(&ResultLabels { result }));
         }
@@ -144,6 +144,11 @@ impl Metrics {
         for check in BoundedCheck::ALL {
             for spent in Spent::ALL {
                 drop(self.checks_given_up.get_or_create(&CheckLabels { check, spent }));
+            }
+        }
+        for actor in ActorName::OF_CONTROLLER {
+            for cause in RestartCause::ALL {
+                drop(self.actor_restarts.get_or_create(&RestartLabels { actor, cause }));
             }
         }
         self.stale_watches(&Freshness::default());
@@ -222,7 +227,6 @@ impl Metrics {
             "Requests to the Kubernetes API, by verb and result",
             self.kube_requests.clone(),
         );
-        registry.register("evictions", "Evictions requested, by the answer", self.evictions.clone());
         registry.register(
             "mark_changes",
             "Changes of taint, cordon and annotations of nodes",
@@ -300,9 +304,14 @@ impl Metrics {
         self.kube_requests.get_or_create(&KubeLabels { verb, result }).inc();
     }
 
-    /// Counts an eviction.
-    pub fn eviction(&self, result: EvictionResult) {
-        self.evictions.get_or_create(&EvictionLabels { result }).inc();
+    /// Counts an eviction for a replacement of that pool.
+    pub fn eviction(&self, pool: Option<&PoolName>, result: EvictionResult) {
+        self.flow.eviction(pool.map_or("", |pool| pool.as_str()), result);
+    }
+
+    /// Notes how long the notice of a replacement waited until it began.
+    pub fn notice_waited(&self, pool: Option<&PoolName>, waited: Duration) {
+        self.flow.notice_waited(pool.map_or("", |pool| pool.as_str()), waited);
     }
 
     /// Counts a change of a node's marks.
@@ -371,6 +380,12 @@ impl Metrics {
         self.connections.clone()
     }
 
+    /// Says how many Spot nodes of a pool have a ready agent.
+    pub fn ready_agents(&self, pool: &PoolName, count: usize) {
+        let mut agents = self.ready_agents.lock().unwrap_or_else(PoisonError::into_inner);
+        agents.insert(pool.to_owned(), count);
+    }
+
     /// Says how many objects of a kind cannot be read.
     pub fn not_understood(&self, kind: WatchedKind, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
@@ -395,14 +410,16 @@ impl Metrics {
         pools: &[impl Borrow<SpotPool>],
     ) -> Result<String, std::fmt::Error> {
         self.leader.set(i64::from(is_leader));
-        for pool in pools {
-            self.flow.begin(&pool.borrow().name_any());
-        }
+        let names: BTreeSet<String> = pools.iter().map(|pool| pool.borrow().name_any()).collect();
+        self.flow.follow(&names);
         let mut text = String::with_capacity(8 * 1024);
         encode_registry(&mut text, &self.registry)?;
         encode_registry(&mut text, &gauges::of_parts(readiness))?;
         if is_leader {
             encode_registry(&mut text, &gauges::of_stored(replacements, pools))?;
+            let mut agents = self.ready_agents.lock().unwrap_or_else(PoisonError::into_inner);
+            agents.retain(|pool, _| names.contains(pool.as_str()));
+            encode_registry(&mut text, &gauges::of_agents(&agents, pools))?;
         }
         encode_eof(&mut text)?;
         Ok(text)

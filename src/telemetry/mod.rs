@@ -1,5 +1,6 @@
 //! What the process tells about itself: liveness, readiness, metrics, traces, events, notifications.
 
+pub mod call_trace;
 pub mod connections;
 pub mod escape;
 pub mod events;
@@ -9,4 +10,7 @@ pub mod metrics;
 pub mod notifications;
 pub mod readiness;
 pub mod repeats;
+pub mod replacement_trace;
+pub mod trace_context;
+pub mod trace_export;
 pub mod tracing;

@@ -55,6 +55,11 @@ impl Readiness {
         self.set(part, None);
     }
 
+    /// The part is no longer there: nothing is said of it.
+    pub fn forget(&self, part: &'static str) {
+        self.lock().remove(part);
+    }
+
     /// The part does not work, and why.
     pub fn not_ready(&self, part: &'static str, reason: UnreadyCode, message: impl Into<String>) {
         self.set(part, Some(Unready { reason, message: message.into(), serves: false }));

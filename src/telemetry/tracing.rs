@@ -1,16 +1,17 @@
-//! Logs, and the trace of each story: one span per box, with the trace id that began at the notice.
+//! Logs, and the spans of what is done at once: a notice that is seen, a SpotAction that is answered.
 //!
 //! Logs go to standard error. Spans are exported by OTLP if, and only if, the standard OTEL_ variables name
-//! an endpoint.
+//! an endpoint. Those of the boxes are made from the records
+//! ([`replacement_trace`](crate::telemetry::replacement_trace)).
 
+use crate::telemetry::call_trace::CALLS;
 use crate::telemetry::escape::Escaping;
 use crate::telemetry::log_filter::LogFilter;
 use crate::telemetry::repeats::Repeats;
-use opentelemetry::Context;
+use crate::telemetry::trace_context::{context_of, parent_of};
+use crate::telemetry::trace_export;
 use opentelemetry::propagation::TextMapPropagator;
-use opentelemetry::trace::{TraceContextExt, TracerProvider};
-use opentelemetry_otlp::{Protocol, WithExportConfig};
-use opentelemetry_sdk::Resource;
+use opentelemetry::trace::{SpanContext, TraceContextExt, TraceId, TracerProvider};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use spot_guard_core::ids::{NodeName, PoolName, ReplacementName};
@@ -54,6 +55,10 @@ impl std::str::FromStr for LogFormat {
         }
     }
 }
+
+/// The target of the spans that lines of the logs about steps have: they are not exported. A step's span in
+/// the trace is made from its record.
+const OF_STEPS: &str = "spot_guard::steps";
 
 /// Why logs and traces could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -113,16 +118,17 @@ pub fn init(format: Option<LogFormat>) -> Result<TelemetryGuard, TelemetryError>
         }
     };
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-    let (provider, failure) = match export_wanted(lookup).then(|| exporter(lookup)) {
+    let (provider, failure) = match trace_export::is_wanted(lookup).then(|| trace_export::start(lookup)) {
         Some(Ok(provider)) => (Some(provider), None),
         Some(Err(error)) => (None, Some(error)),
         None => (None, None),
     };
     let export = provider.as_ref().map(|provider| {
         // Only our own spans: those of the exporter's HTTP client would be exported in turn, without end.
+        let exported = Targets::new().with_target("spot_guard", LevelFilter::INFO);
         tracing_opentelemetry::layer()
             .with_tracer(provider.tracer(env!("CARGO_PKG_NAME")))
-            .with_filter(Targets::new().with_target("spot_guard", LevelFilter::INFO))
+            .with_filter(exported.with_target(OF_STEPS, LevelFilter::OFF))
     });
     tracing_subscriber::registry().with(log.with_filter(log_filter(filter))).with(export).try_init()?;
     if let Some(error) = failure {
@@ -149,7 +155,7 @@ const TALKATIVE: [(&str, LevelFilter); 5] = [
 #[must_use]
 pub fn log_filter<S: Subscriber>(filter: impl Filter<S>) -> impl Filter<S> {
     let quiet = Targets::new().with_default(LevelFilter::TRACE).with_targets(TALKATIVE);
-    filter.and(quiet).and(Repeats::default())
+    filter.and(quiet.with_target(CALLS, LevelFilter::OFF)).and(Repeats::default())
 }
 
 /// A field of a line of the text logs. Its value may come from elsewhere, and must not look like another
@@ -161,51 +167,31 @@ fn for_people(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) ->
     write!(Escaping(writer), "{value:?}")
 }
 
-/// Whether the standard variables ask for traces.
-fn export_wanted(lookup: impl Fn(&str) -> Option<String>) -> bool {
-    let says = |name, word: &str| lookup(name).is_some_and(|value| value.eq_ignore_ascii_case(word));
-    !says("OTEL_SDK_DISABLED", "true")
-        && !says("OTEL_TRACES_EXPORTER", "none")
-        && ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
-            .into_iter()
-            .any(|name| lookup(name).is_some())
-}
-
-fn exporter(
-    lookup: impl Fn(&str) -> Option<String>,
-) -> Result<SdkTracerProvider, opentelemetry_otlp::ExporterBuildError> {
-    let exporter = opentelemetry_otlp::SpanExporter::builder()
-        .with_http()
-        .with_protocol(Protocol::HttpBinary)
-        .build()?;
-    let resource = Resource::builder();
-    // The builder has read OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES already.
-    let named = lookup("OTEL_SERVICE_NAME").is_some()
-        || lookup("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|value| value.contains("service.name="));
-    let resource = if named { resource } else { resource.with_service_name("spot-guard") };
-    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build())
-}
-
-/// The span of one box in the flow of one replacement.
-///
-/// `traceparent` is the W3C trace context of the notice: the span joins its trace. One that cannot be read
-/// is ignored, and the span begins a trace of its own if spans are exported.
+/// The span of a notice that is seen, in the trace of `traceparent` if that can be read, else in one of its
+/// own. The span of the whole replacement is below it.
 #[must_use]
-pub fn box_span(
+pub fn notice_span(replacement: &ReplacementName, node: &NodeName, traceparent: Option<&str>) -> Span {
+    let (replacement, node, number) = (replacement.as_str(), node.as_str(), FlowBox::Notice.number());
+    join(info_span!("notice", "box" = number, replacement, node, trace_id = field::Empty), traceparent)
+}
+
+/// The span of a stored step for the logs: its line says what it is about, with the trace.
+#[must_use]
+pub fn step_span(
     flow_box: FlowBox,
     replacement: &ReplacementName,
     node: &NodeName,
     pool: Option<&PoolName>,
-    traceparent: Option<&str>,
+    trace_id: TraceId,
 ) -> Span {
     let (replacement, node, pool) = (replacement.as_str(), node.as_str(), pool.map(PoolName::as_str));
     // A span's name is a part of its call site: one for each box.
     macro_rules! named {
         ($name:literal) => {
-            info_span!($name, "box" = flow_box.number(), replacement, node, pool, trace_id = field::Empty)
+            info_span!(target: OF_STEPS, $name, "box" = flow_box.number(), replacement, node, pool, %trace_id)
         };
     }
-    let span = match flow_box {
+    match flow_box {
         FlowBox::Notice => named!("box 1 notice"),
         FlowBox::ScaleUp => named!("box 2 scale up"),
         FlowBox::Wait => named!("box 3 wait"),
@@ -219,14 +205,21 @@ pub fn box_span(
         FlowBox::Safety => named!("box 9 safety"),
         FlowBox::ScaleDown => named!("box 10 scale down"),
         FlowBox::CleanUp => named!("box 11 clean up"),
-    };
-    join(span, traceparent)
+    }
 }
 
-/// The span of a SpotAction that is answered, in the trace of the request that made it.
+/// The span of a SpotAction that is answered, in the trace of the request that made it, with links to the
+/// replacements that it led to.
 #[must_use]
-pub fn spot_action_span(spot_action: &str, action: ActionKind, traceparent: Option<&str>) -> Span {
-    join(info_span!("spotaction", spot_action, %action, trace_id = field::Empty), traceparent)
+pub fn spot_action_span(
+    spot_action: &str,
+    action: ActionKind,
+    traceparent: Option<&str>,
+    replacements: impl IntoIterator<Item = SpanContext>,
+) -> Span {
+    let span = join(info_span!("spotaction", spot_action, %action, trace_id = field::Empty), traceparent);
+    replacements.into_iter().for_each(|replacement| span.add_link(replacement));
+    span
 }
 
 /// Lets the span join the trace of `traceparent`, if that can be read.
@@ -239,7 +232,7 @@ fn join(span: Span, traceparent: Option<&str>) -> Span {
         let _ = span.set_parent(parent);
     } else {
         let own = span.context().span().span_context().trace_id();
-        if own != opentelemetry::TraceId::INVALID {
+        if own != TraceId::INVALID {
             span.record("trace_id", field::display(own));
         }
     }
@@ -248,8 +241,8 @@ fn join(span: Span, traceparent: Option<&str>) -> Span {
 
 /// The W3C trace context of a span, to be stored with a notice; to be asked for once per span.
 ///
-/// Without an exporter in this process the ids are made up, marked as sampled: whoever reads the notice can
-/// still tell its replacement as one trace.
+/// Without an exporter in this process the ids are made up, marked as not recorded: whoever reads the notice
+/// can still tell its replacement as one trace, but the span itself is nowhere.
 #[must_use]
 pub fn traceparent_of(span: &Span) -> String {
     let mut carrier = HashMap::new();
@@ -258,26 +251,18 @@ pub fn traceparent_of(span: &Span) -> String {
         // Ids of zero are invalid.
         let trace_id = format!("{:032x}", fastrand::u128(1..));
         span.record("trace_id", trace_id.as_str());
-        format!("00-{trace_id}-{:016x}-01", fastrand::u64(1..))
+        format!("00-{trace_id}-{:016x}-00", fastrand::u64(1..))
     })
 }
 
 /// The trace id of a W3C trace context, if it is a valid one.
 #[must_use]
 pub fn trace_id_of(traceparent: &str) -> Option<String> {
-    let parent = parent_of(traceparent).span().span_context().clone();
-    parent.is_valid().then(|| parent.trace_id().to_string())
-}
-
-fn parent_of(traceparent: &str) -> Context {
-    let carrier = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
-    // Extracted into an empty context: an invalid text must not fall back to the span that happens to be
-    // open.
-    TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier)
+    context_of(traceparent).map(|context| context.trace_id().to_string())
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use opentelemetry_sdk::error::OTelSdkResult;
     use opentelemetry_sdk::trace::{SpanData, SpanExporter};
@@ -285,29 +270,15 @@ mod tests {
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
+    /// Keeps the spans that are exported.
     #[derive(Clone, Debug, Default)]
-    struct Collected(Arc<Mutex<Vec<SpanData>>>);
+    pub(in crate::telemetry) struct Collected(pub Arc<Mutex<Vec<SpanData>>>);
 
     impl SpanExporter for Collected {
         async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
             self.0.lock().unwrap().extend(batch);
             Ok(())
         }
-    }
-
-    fn env(pairs: &'static [(&'static str, &'static str)]) -> impl Fn(&str) -> Option<String> {
-        |name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-    }
-
-    #[test]
-    fn spans_are_exported_if_and_only_if_the_variables_say_so() {
-        const ENDPOINT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
-        assert!(!export_wanted(env(&[])));
-        assert!(export_wanted(env(&[ENDPOINT])));
-        assert!(export_wanted(env(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://collector:4318")])));
-        assert!(!export_wanted(env(&[ENDPOINT, ("OTEL_SDK_DISABLED", "TRUE")])));
-        assert!(export_wanted(env(&[ENDPOINT, ("OTEL_SDK_DISABLED", "false")])));
-        assert!(!export_wanted(env(&[ENDPOINT, ("OTEL_TRACES_EXPORTER", "none")])));
     }
 
     #[test]
@@ -350,41 +321,46 @@ mod tests {
     }
 
     #[test]
-    fn a_box_joins_the_trace_of_its_notice() {
+    fn a_later_notice_joins_the_trace_of_the_first_and_an_answer_names_what_it_led_to() {
         let exporter = Collected::default();
         let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
-            box_span(FlowBox::Fallback, &"i-1".into(), &"node-1".into(), Some(&"web".into()), Some(PARENT))
-                .in_scope(|| {});
-            box_span(FlowBox::Drain, &"i-1".into(), &"node-1".into(), None, Some("garbage")).in_scope(|| {});
+            notice_span(&"i-1".into(), &"node-1".into(), Some(PARENT)).in_scope(|| {});
+            notice_span(&"i-1".into(), &"node-1".into(), Some("garbage")).in_scope(|| {});
+            spot_action_span("drill", ActionKind::Replace, None, context_of(PARENT)).in_scope(|| {});
         });
         let spans = exporter.0.lock().unwrap();
-        assert_eq!(spans[0].name, "box 3.2 fallback");
+        assert_eq!(spans[0].name, "notice");
         assert_eq!(spans[0].span_context.trace_id().to_string(), "0af7651916cd43dd8448eb211c80319c");
         assert_eq!(spans[0].parent_span_id.to_string(), "b7ad6b7169203331");
         let value = |key: &str| {
             let held = spans[0].attributes.iter().find(|held| held.key.as_str() == key);
             held.map(|held| held.value.to_string())
         };
-        assert_eq!(value("box").as_deref(), Some("3.2"));
-        assert_eq!(value("pool").as_deref(), Some("web"));
+        assert_eq!(value("box").as_deref(), Some("1"));
         assert_eq!(value("trace_id").as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
         assert_ne!(spans[1].span_context.trace_id(), spans[0].span_context.trace_id());
+        let linked: Vec<_> = spans[2].links.iter().map(|link| link.span_context.span_id()).collect();
+        assert_eq!(linked, [spans[0].parent_span_id]);
     }
 
     #[test]
     fn a_trace_begins_with_or_without_an_exporter() {
         let made_up = traceparent_of(&Span::none());
-        assert!(trace_id_of(&made_up).is_some(), "{made_up}");
+        assert!(context_of(&made_up).is_some_and(|context| !context.is_sampled()), "{made_up}");
         assert_ne!(made_up, traceparent_of(&Span::none()));
 
         let provider = SdkTracerProvider::builder().build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
-            let span = box_span(FlowBox::Notice, &"i-1".into(), &"node-1".into(), None, None);
-            let own = span.context().span().span_context().trace_id().to_string();
-            assert_eq!(trace_id_of(&traceparent_of(&span)), Some(own));
+            let span = notice_span(&"i-1".into(), &"node-1".into(), None);
+            let own = span.context().span().span_context().clone();
+            let stored = context_of(&traceparent_of(&span)).unwrap();
+            assert_eq!(
+                (stored.trace_id(), stored.span_id(), stored.is_sampled()),
+                (own.trace_id(), own.span_id(), true)
+            );
         });
     }
 

@@ -182,6 +182,38 @@ fn the_metadata_service_is_never_asked_through_a_proxy() {
 }
 
 #[test]
+fn region_and_credentials_of_the_instance_itself_are_never_asked_through_a_proxy() {
+    let region = ("AWS_REGION", "us-east-1");
+    for (command, variable, path, more) in [
+        ("lookback", "AWS_EC2_METADATA_SERVICE_ENDPOINT", "/latest/", None),
+        ("check", "AWS_EC2_METADATA_SERVICE_ENDPOINT", "/latest/", None),
+        ("check", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "/credentials", Some(region)),
+    ] {
+        let instance = Stub::answering(|_| (404, String::new()));
+        let proxy = Stub::answering(|_| (404, String::new()));
+        let (proxy_url, folder) = (proxy.url(), tempfile::tempdir().expect("a folder"));
+        let url = match more {
+            Some(_) => format!("{}{path}", instance.url()),
+            None => instance.url(),
+        };
+        let output = Command::new(env!("CARGO_BIN_EXE_spot-guard"))
+            .args([command, "--spot-group", "spot", "--on-demand-group", "od"])
+            .env_clear()
+            .env("HOME", folder.path())
+            .env(variable, url)
+            .envs(more)
+            .envs(["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"].map(|name| (name, &proxy_url)))
+            .output()
+            .expect("spot-guard runs");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let reads = |asked: &Asked| asked.line.contains(path);
+        assert!(instance.asked().iter().any(reads), "{command} {variable}: {told}");
+        let by_proxy = proxy.asked().into_iter().find(reads);
+        assert!(by_proxy.is_none(), "{command} {variable}: asked through the proxy: {by_proxy:?}");
+    }
+}
+
+#[test]
 fn a_crowd_at_the_agents_port_keeps_no_probe_out_and_takes_little_memory() {
     let _turn = TURNS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (service, address) = agent();

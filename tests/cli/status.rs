@@ -5,6 +5,7 @@ use crate::stub::Stub;
 use jiff::Timestamp;
 use kube::runtime::{reflector, watcher::Event};
 use serde_json::{Value, json};
+use spot_guard::actors::last_readings::LastReadings;
 use spot_guard::clock::Clock;
 use spot_guard::crd::NodeReplacement;
 use spot_guard::http::{ApiState, Door, SpotActions, serve};
@@ -108,6 +109,9 @@ fn state_with(message: &str) -> ApiState {
         now: Arc::new(|| Clock::System.now()),
         paused: watch::channel(false).1,
         is_leader: watch::channel(true).1,
+        holder: watch::channel(None).1,
+        last_readings: LastReadings::default(),
+        cluster_name: None,
         changes: watch::channel(0).1,
         history: Arc::default(),
         streams: spot_guard::http::streams(),

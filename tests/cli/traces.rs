@@ -1,12 +1,13 @@
-//! The whole story of a node is one trace: from the agent's detection to the clean-up, exported by OTLP when
-//! the standard variables ask for it.
+//! The whole story of a node is one tree of spans: from the agent's detection to the clean-up, exported by
+//! OTLP when the standard variables ask for it.
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -27,6 +28,33 @@ fn take_in(mut stream: TcpStream) -> std::io::Result<Vec<u8>> {
     Ok(body)
 }
 
+/// The demo, which sends its spans there.
+fn demo(endpoint: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spot-guard"));
+    command.args(["demo", "--scenario", "dry-spot", "--speed", "max", "--once"]);
+    command.env("RUST_LOG", "spot_guard=info").env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
+    command.env_remove("OTEL_SDK_DISABLED");
+    command
+}
+
+#[test]
+fn a_collector_that_never_answers_holds_nothing_up() {
+    // The kernel makes the connections, and nobody takes them.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}", silent.local_addr().expect("an address"));
+    let runs = ["http/protobuf", "grpc"].map(|protocol| {
+        let mut command = demo(&endpoint);
+        command.env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol).stdout(Stdio::null()).stderr(Stdio::piped());
+        (protocol, command.spawn().expect("the demo starts"))
+    });
+    for (protocol, run) in runs {
+        let output = run.wait_with_output().expect("the demo ends");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{protocol}: {told}");
+        assert!(!told.contains("traces are not exported"), "{protocol}: {told}");
+    }
+}
+
 #[test]
 fn a_story_is_one_trace_from_the_notice_to_the_clean_up() {
     let collector = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -41,24 +69,61 @@ fn a_story_is_one_trace_from_the_notice_to_the_clean_up() {
             }
         }
     });
-    let output = Command::new(env!("CARGO_BIN_EXE_spot-guard"))
-        .args(["demo", "--scenario", "dry-spot", "--speed", "max", "--once"])
-        .env("RUST_LOG", "spot_guard=info")
-        .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-        .env_remove("OTEL_SDK_DISABLED")
-        .output()
-        .expect("the demo runs");
+    let output = demo(&endpoint).output().expect("the demo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let spans: Vec<_> = bodies
+    let spans: Vec<Span> = bodies
         .try_iter()
         .flat_map(|body| ExportTraceServiceRequest::decode(body.as_slice()).expect("OTLP").resource_spans)
         .flat_map(|resource| resource.scope_spans)
         .flat_map(|scope| scope.spans)
-        .filter(|span| span.name.starts_with("box "))
         .collect();
+    is_one_tree(&spans);
+    for call in ["LaunchInstances", "TerminateInstanceInAutoScalingGroup", "evict pod", "mark node"] {
+        assert!(spans.iter().any(|span| span.name == call), "{call} is a part of the trace");
+    }
+    let ids: BTreeSet<&[u8]> = spans.iter().map(|span| span.span_id.as_slice()).collect();
+    assert_eq!(ids.len(), spans.len(), "none is sent twice");
+    let mut boxes: Vec<&Span> = spans.iter().filter(|span| span.name.starts_with("box ")).collect();
+    let names: BTreeSet<&str> = boxes.iter().filter_map(|span| span.name.split(' ').nth(1)).collect();
+    let all = ["1", "10", "11", "2", "3", "3.2", "4", "5", "6", "7", "8", "9"];
+    assert_eq!(names, BTreeSet::from(all), "a span for each box that the story went through");
+
+    let whole = spans.iter().find(|span| span.name == "replacement").expect("the whole replacement");
+    let held = |span: &&Span| {
+        span.parent_span_id == whole.span_id
+            && span.start_time_unix_nano >= whole.start_time_unix_nano
+            && span.end_time_unix_nano <= whole.end_time_unix_nano
+    };
+    assert!(boxes.iter().all(held), "the boxes are parts of the whole");
+    boxes.sort_by_key(|span| (span.end_time_unix_nano, span.start_time_unix_nano));
+    for (span, next) in boxes.iter().zip(&boxes[1..]) {
+        assert!(next.start_time_unix_nano >= span.start_time_unix_nano, "{} and {}", span.name, next.name);
+    }
+    assert!(boxes.iter().any(|span| span.end_time_unix_nano > span.start_time_unix_nano), "boxes last");
+    let failed = |span: &&Span| span.status.as_ref().is_some_and(|status| status.code == ERROR);
+    assert!(boxes.iter().any(failed), "that Spot has no capacity is an error");
+    for key in ["spot_guard.box", "spot_guard.outcome", "spot_guard.attempt", "spot_guard.pool"] {
+        let has_it = |span: &&Span| span.attributes.iter().any(|held| held.key == key);
+        assert!(boxes.iter().all(has_it), "{key}");
+    }
+}
+
+/// `STATUS_CODE_ERROR` of OTLP.
+const ERROR: i32 = 2;
+
+/// One trace, one span without a parent, and no parent that is missing.
+fn is_one_tree(spans: &[Span]) {
     let traces: BTreeSet<&[u8]> = spans.iter().map(|span| span.trace_id.as_slice()).collect();
     assert_eq!(traces.len(), 1, "one trace for one story");
-    let boxes: BTreeSet<&str> = spans.iter().filter_map(|span| span.name.split(' ').nth(1)).collect();
-    let all = ["1", "10", "11", "2", "3", "3.2", "4", "5", "6", "7", "8", "9"];
-    assert_eq!(boxes, BTreeSet::from(all), "a span for each box that the story went through");
+    let ids: BTreeSet<&[u8]> = spans.iter().map(|span| span.span_id.as_slice()).collect();
+    let (tops, below): (Vec<&Span>, Vec<&Span>) =
+        spans.iter().partition(|span| span.parent_span_id.is_empty());
+    let tops: Vec<&str> = tops.iter().map(|span| span.name.as_str()).collect();
+    assert_eq!(tops, ["notice"], "the trace begins with the notice");
+    let lost: Vec<&str> = below
+        .iter()
+        .filter(|span| !ids.contains(span.parent_span_id.as_slice()))
+        .map(|span| span.name.as_str())
+        .collect();
+    assert_eq!(lost, [""; 0], "these have a parent that nobody sent");
 }

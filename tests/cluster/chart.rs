@@ -24,7 +24,7 @@ const VALUES: [&str; 6] = [
     "image: {digest: 'sha256:0000000000000000000000000000000000000000000000000000000000000000'}\n\
      imagePullSecrets: [{name: pull}]\npodLabels: {team: a}\npodAnnotations: {note: b}\n\
      serviceAccount: {annotations: {eks.amazonaws.com/role-arn: 'arn:aws:iam::1:role/x'}}",
-    "listenAddress: '[::]'\nawsRegion: eu-central-1\ninstanceMetadataURL: http://169.254.169.254\n\
+    "listenAddress: '[::]'\nclusterName: Berlin (blue)\nawsRegion: eu-central-1\ninstanceMetadataURL: http://169.254.169.254\n\
      agent: {useHostNetwork: true, port: 18081, nodeSelector: {spotguard.dev/pool: workers}}",
     "tls: {secretName: certificate}\nscaleDownWebhook: {secretName: hook, keys: [now, next]}\n\
      notifications:\n\
@@ -42,11 +42,12 @@ const AGENTLESS: &str = "queue: {url: 'https://sqs.eu-central-1.amazonaws.com/12
      agent: {enabled: false}\nserviceAccount: {annotations: {eks.amazonaws.com/role-arn: 'arn:aws:iam::1:role/x'}}";
 
 /// Values that must be refused, with a part of what is said about each.
-const REFUSED: [(&str, &str); 12] = [
+const REFUSED: [(&str, &str); 13] = [
     ("replicaCount: 2", "replicaCount"),
     ("image: {digest: latest}", "/image/digest"),
     ("listenAddress: 10.0.0.1", "/listenAddress"),
     ("settings: {listen: '0.0.0.0:80'}", "/settings/listen"),
+    ("settings: {clusterName: a}", "/settings/clusterName"),
     ("settings: {lease: {namespace: kube-system}}", "namespace"),
     ("podLabels: {app.kubernetes.io/component: agent}", "app.kubernetes.io/component"),
     ("notifications: [{secretName: slack}]", "key"),

@@ -38,4 +38,5 @@ mod spot_actions;
 mod stories;
 mod terraform;
 mod testbed;
+mod traces;
 mod webhook;

@@ -189,6 +189,15 @@ pub const WEBHOOK: &str = "webhook-url";
 /// The file that has the URL of the notice queue, if there is one.
 pub const QUEUE: &str = "queue-url";
 
+/// The file that has the variables which ask for traces, if somebody takes them: a line for each.
+pub const TRACES: &str = "traces";
+
+/// Lets a process send traces, if the file [`TRACES`] is there.
+fn send_traces(command: &mut Command, testbed: &Testbed) {
+    let text = fs::read_to_string(testbed.dir().join(TRACES)).unwrap_or_default();
+    command.envs(text.lines().filter_map(|line| line.split_once('=')));
+}
+
 /// Starts a controller whose AWS answers at `aws`; `name` names its log.
 pub async fn start_controller(testbed: &Testbed, name: &str, aws: &str) -> Service {
     let kubeconfig = testbed.kubeconfig_for_service_account(NAMESPACE, CONTROLLER).await;
@@ -224,6 +233,7 @@ pub fn start_controller_with(testbed: &Testbed, name: &str, aws: &str, kubeconfi
         let host = url.split('/').take(3).collect::<Vec<_>>().join("/");
         command.env("AWS_ENDPOINT_URL_SQS", host);
     }
+    send_traces(&mut command, testbed);
     Service::start(name, command, testbed.dir(), true)
 }
 
@@ -238,5 +248,6 @@ pub async fn start_agent_named(testbed: &Testbed, name: &str, node: &str, imds: 
     let mut command = Command::new(env!("CARGO_BIN_EXE_spot-guard-agent"));
     command.args(["--node-name", node, "--poll-seconds", "1", "--kubeconfig"]).arg(kubeconfig);
     command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", imds);
+    send_traces(&mut command, testbed);
     Service::start(name, command, testbed.dir(), false)
 }

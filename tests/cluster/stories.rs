@@ -203,7 +203,10 @@ pub struct Stagecraft {
 
 impl Stagecraft {
     pub async fn set_up(name: &str, tale: &Tale) -> Self {
-        let testbed = tale.testbed(name).await;
+        Self::set_up_on(tale.testbed(name).await, tale).await
+    }
+
+    pub async fn set_up_on(testbed: Testbed, tale: &Tale) -> Self {
         product::install(&testbed).await;
         let story = tale.begin(Clock::System, Some(testbed.client())).await;
         let cloud = story.world.cloud.clone();
@@ -281,7 +284,7 @@ impl Stagecraft {
     /// What `kubectl describe node` shows.
     async fn every_step_is_an_event(&self, report: &Report) {
         let outcomes: BTreeSet<String> =
-            report.boxes.iter().map(|step| format!("{:?}", step.outcome)).collect();
+            report.boxes.iter().map(|step| format!("SpotGuard{:?}", step.outcome)).collect();
         let events: Api<Event> = Api::all(self.testbed.client());
         wait_for("an event for every step", PATIENCE, async || {
             let found = events.list(&ListParams::default()).await.ok()?.items;

@@ -217,7 +217,8 @@ fn untold_steps(stage: &Stage) -> Vec<String> {
             // What has no node is told of the pool.
             let about = if step.node.is_empty() { POOL } else { step.node.as_str() };
             event["regarding"]["name"] == about
-                && event["reason"] == format!("{:?}", step.outcome)
+                && event["regarding"]["uid"].is_string()
+                && event["reason"] == format!("SpotGuard{:?}", step.outcome)
                 && event["action"] == format!("Box{}", step.flow_box.number())
                 && event["note"] == step.message.as_str()
                 && event["eventTime"].as_str().and_then(|at| at.parse().ok()) == Some(step.at)
@@ -236,7 +237,7 @@ fn every(tale: Tale) -> usize {
         Tale::Demo(Scenario::AllDry | Scenario::PdbBlocked | Scenario::DrySpotSetDesired) => 3,
         Tale::Demo(Scenario::ManagedNodeGroup | Scenario::SilentLoss | Scenario::Adoption) => 3,
         Tale::Asked | Tale::Unusable => 3,
-        Tale::Demo(Scenario::BusyCluster) | Tale::Odd => 5,
+        Tale::Demo(Scenario::FullCluster) | Tale::Odd => 5,
         Tale::Demo(Scenario::Autoscaler) => 9,
         Tale::Demo(Scenario::ThreeFallbacks) => 17,
         Tale::Demo(Scenario::Storm) => 401,
@@ -282,7 +283,7 @@ stories! {
     all_dry_survives_a_crash: Tale::Demo(Scenario::AllDry),
     two_minute_notice_survives_a_crash: Tale::Demo(Scenario::TwoMinuteNotice),
     pdb_blocked_survives_a_crash: Tale::Demo(Scenario::PdbBlocked),
-    busy_cluster_survives_a_crash: Tale::Demo(Scenario::BusyCluster),
+    full_cluster_survives_a_crash: Tale::Demo(Scenario::FullCluster),
     three_fallbacks_survive_a_crash: Tale::Demo(Scenario::ThreeFallbacks),
     a_storm_survives_a_crash: Tale::Demo(Scenario::Storm),
     refusals_deletions_and_removals_survive_a_crash: Tale::Odd,

@@ -152,6 +152,7 @@ fn pods_that_ask_to_stay_hold_a_return_before_it_begins() {
     for (key, value, reason) in [
         ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false", ReasonCode::NotSafeToEvict),
         ("karpenter.sh/do-not-disrupt", "true", ReasonCode::DoNotDisrupt),
+        ("karpenter.sh/do-not-evict", "true", ReasonCode::DoNotDisrupt),
     ] {
         let played = Play::of(Scenario::DrySpot)
             .beside(move |stage| async move {
@@ -356,9 +357,18 @@ fn a_return_whose_group_is_raised_to_its_minimum_says_so_and_ends_nothing() {
 
 #[test]
 fn a_termination_handler_in_its_default_configuration_is_told_by_the_pool() {
+    a_termination_handler_is_told_by_the_pool("aws-node-termination-handler");
+}
+
+#[test]
+fn a_termination_handler_with_another_name_is_told_by_the_pool() {
+    a_termination_handler_is_told_by_the_pool("nth");
+}
+
+fn a_termination_handler_is_told_by_the_pool(name: &'static str) {
     let played = Play::of(Scenario::DrySpot)
-        .beside(|stage| async move {
-            let labels = json!({ "app.kubernetes.io/name": "aws-node-termination-handler" });
+        .beside(move |stage| async move {
+            let labels = json!({ "app.kubernetes.io/name": name });
             let set = json!({
                 "apiVersion": "apps/v1", "kind": "DaemonSet",
                 "metadata": { "namespace": "kube-system", "name": "nth", "labels": labels },

@@ -3,9 +3,10 @@
 
 use crate::play::{Play, Stage};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
-use spot_guard::sim::world::{Gates, SPOT};
+use spot_guard::sim::world::{ControllerHandle, Gates, POOL, SPOT};
 use spot_guard_cloud::cloud::{self, GateCall};
 use spot_guard_cloud::cluster::{self, RequestInfo};
+use spot_guard_core::ids::PoolName;
 use spot_guard_core::record::Phase;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -135,6 +136,29 @@ fn who_loses_its_lease_changes_nothing_any_more_and_the_other_takes_over_in_time
         let late = seen.with(|seen| seen.changes.iter().filter(|at| Some(**at) >= seen.lost_at).count());
         assert_eq!(late, 0, "{phase:?}: it made calls that it had no right to");
     }
+}
+
+/// What the header of the dashboard says of the leader.
+#[test]
+fn both_know_who_leads_and_the_leader_alone_knows_when_aws_was_read() {
+    Play::plot("who leads is known", Scenario::DrySpot.plot())
+        .standby()
+        .beside(|stage| async move {
+            let standby = stage.standby.clone().expect("a second controller");
+            let holder = |held: &ControllerHandle| held.holder.borrow().clone();
+            let pool = PoolName::from(POOL);
+            stage.until_phase(&stage.spot[0], Phase::OnFallback).await;
+            assert_eq!(holder(&stage.controller).as_deref(), Some("first"));
+            assert_eq!(holder(&standby).as_deref(), Some("first"));
+            assert!(stage.controller.last_readings.of(&pool).is_some());
+            assert_eq!(standby.last_readings.of(&pool), None);
+            stage.end.trigger();
+            takes_over(&stage).await;
+            assert_eq!(holder(&standby).as_deref(), Some("second"));
+            assert_eq!(stage.controller.last_readings.of(&pool), None);
+        })
+        .play()
+        .assert_ok();
 }
 
 /// A plot without LaunchInstances in which a second node is moved long after the first.

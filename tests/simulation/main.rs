@@ -5,10 +5,10 @@
 
 mod adoption;
 mod autoscaler;
-mod busy;
 mod crashes;
 mod drain;
 mod errors;
+mod full_cluster;
 mod groups;
 mod holds;
 mod hooks;

@@ -30,7 +30,8 @@ fn a_fallback_is_in_the_metrics_of_the_leader() {
             (r#"spot_guard_pool_condition{pool="workers",condition="Accepted"}"#, 1.0),
             (r#"spot_guard_notice_to_ready_seconds_count{pool="workers"}"#, 1.0),
             (r#"spot_guard_notice_to_drained_seconds_count{pool="workers"}"#, 1.0),
-            (r#"spot_guard_drains_incomplete_total{pool="workers"}"#, 0.0),
+            (r#"spot_guard_notice_to_record_seconds_count{pool="workers"}"#, 1.0),
+            (r#"spot_guard_drains_incomplete_total{pool="workers",why="Deadline"}"#, 0.0),
             ("spot_guard_leader", 1.0),
         ] {
             let found = value(&metrics, series);

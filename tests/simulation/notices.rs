@@ -448,6 +448,67 @@ fn maintenance_passes_a_pause_once_its_time_is_near() {
     played.assert_ok();
 }
 
+/// EC2 schedules maintenance of the first node three hours ahead, and a person cancels its replacement.
+/// Finished records are kept as short as can be. The story goes on for so long at least.
+fn given_up(lasts: Duration) -> Plot {
+    let steps = vec![(FlowBox::CleanUp, Outcome::Cancelled), (FlowBox::CleanUp, Outcome::CleanedUp)];
+    let mut plot = quiet(steps);
+    plot.start.policy.keep_finished_seconds = Some(60);
+    plot.start.policy.cleanup_seconds = Some(10);
+    plot.script = vec![(lasts, Act::SpotHas(Supply::Unlimited))];
+    plot.limit = lasts + Duration::from_secs(3600);
+    plot
+}
+
+const MAINTAINED_IN: Duration = Duration::from_secs(3 * 3600);
+
+async fn give_up(stage: &Stage) {
+    stage.pass(30).await;
+    let instance = &stage.spot[0];
+    stage.cloud.schedule_maintenance(instance, MAINTAINED_IN).expect("an instance");
+    stage.until(instance, |status| status.started_at.is_some()).await;
+    crate::spot_actions::ask(stage, "stop", json!({ "action": "Cancel", "node": node_of(stage, instance) }));
+    stage.until_phase(instance, Phase::Cancelled).await;
+}
+
+#[test]
+fn maintenance_is_not_forgotten_when_its_replacement_was_given_up_long_ago() {
+    let played = Play::plot("maintenance after all", given_up(MAINTAINED_IN))
+        .beside(|stage| async move {
+            give_up(&stage).await;
+            let instance = stage.spot[0].clone();
+            let node = node_of(&stage, &instance);
+            let notices: Vec<InterruptionNotice> = stage.cluster.list();
+            let at = notices.iter().find_map(|notice| notice.spec.deadline).expect("a time");
+            // No limit counts the record any more after an hour.
+            stage.pass(9000).await;
+            assert_eq!((stage.status(&instance).phase, held(&stage, &node)), (Phase::Cancelled, 1));
+            stage.until(&instance, |status| status.deadline == Some(at)).await;
+            stage.until(&instance, |status| matches!(*status.old_node, OldNodeState::Gone {})).await;
+            assert!(stage.cloud.now() < at, "it is drained and gone before EC2 stops it");
+        })
+        .play();
+    played.assert_ok();
+    assert!(played.has(FlowBox::Drain, Outcome::Drained));
+}
+
+#[test]
+fn maintenance_that_ec2_moves_to_an_earlier_time_begins_the_replacement_anew() {
+    let played = Play::plot("maintenance is moved", given_up(Duration::from_secs(3000)))
+        .beside(|stage| async move {
+            give_up(&stage).await;
+            let instance = stage.spot[0].clone();
+            let earlier = Duration::from_secs(1800);
+            stage.cloud.schedule_maintenance(&instance, earlier).expect("an instance");
+            let at = stage.cloud.now() + earlier;
+            stage.until(&instance, |status| matches!(*status.old_node, OldNodeState::Gone {})).await;
+            assert!(stage.cloud.now() < at, "it is drained and gone before EC2 stops it");
+        })
+        .play();
+    played.assert_ok();
+    assert!(played.has(FlowBox::Drain, Outcome::Drained));
+}
+
 /// How long before EC2 takes the instance it is terminated, by a controller whose clock is so far off.
 fn spare_time(ahead: i64) -> i64 {
     // A budget that is shut: nothing but the deadline ends the drain.

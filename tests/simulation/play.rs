@@ -35,7 +35,7 @@ pub const SCENARIOS: [Scenario; 9] = [
     Scenario::AllDry,
     Scenario::TwoMinuteNotice,
     Scenario::PdbBlocked,
-    Scenario::BusyCluster,
+    Scenario::FullCluster,
     Scenario::ThreeFallbacks,
     Scenario::Storm,
 ];

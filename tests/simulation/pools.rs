@@ -81,7 +81,8 @@ fn a_pool_that_is_not_accepted_is_left_alone_and_acted_on_once_it_is() {
                 stage.pass(45).await;
                 let (accepted, found, message) = stage.condition("Accepted").expect("a condition");
                 assert_eq!((accepted, found.as_str()), (false, reason.as_str()), "{message}");
-                assert!(events(&stage, "SpotPool", "workers").contains(&(reason.to_string(), true)));
+                let told = events(&stage, "SpotPool", "workers");
+                assert!(told.contains(&(format!("SpotGuard{reason}"), true)), "{told:?}");
                 stage.cluster.create_json(notice(&stage, &instance)).expect("a notice");
                 nothing_happens_to(&stage, &instance, reason).await;
                 stage.cloud.edit_group(group, |spec| set(spec, false)).expect("a group");
@@ -241,7 +242,7 @@ fn a_node_in_other_hands_is_left_to_them() {
                 assert_eq!(stage.changes(), 0, "{neighbour}");
                 assert!(stage.node(&instance)["spec"]["unschedulable"] != true, "{neighbour}");
                 let told = events(&stage, "Node", &name);
-                assert!(told.iter().any(|(reason, _)| reason == "SteppedAside"), "{told:?}");
+                assert!(told.iter().any(|(reason, _)| reason == "SpotGuardSteppedAside"), "{told:?}");
                 // Given back: the story goes on.
                 set(serde_json::Value::Null);
             })
@@ -294,7 +295,8 @@ fn observe_says_what_it_would_do_and_changes_nothing() {
             nothing_happens_to(&stage, &instance, ReasonCode::ObserveOnly).await;
             assert_eq!(stage.changes(), 0);
             let node = stage.cloud.node_of(&instance).expect("a node").node_name;
-            assert!(events(&stage, "Node", &node).iter().any(|(reason, _)| reason == "Observed"));
+            let told = events(&stage, "Node", &node);
+            assert!(told.iter().any(|(reason, _)| reason == "SpotGuardObserved"), "{told:?}");
             stage.edit_pool(|spec| spec["mode"] = json!("Act"));
         })
         .play();

@@ -293,6 +293,7 @@ fn before_a_deadline_any_refusal_has_its_on_demand_request_within_five_seconds()
         LaunchFailure::fleet(spot, "InvalidAMIID.NotFound", "The image id does not exist."),
         LaunchFailure::fleet(spot, "SomethingNew", "In words."),
         LaunchFailure::text("Unsupported", "The requested configuration is currently not supported."),
+        LaunchFailure::text("Odd", "Something with capacity in it."),
     ] {
         for launch_instances in [true, false] {
             let (text, failure) = (failure.status_message.clone(), failure.clone());

@@ -37,7 +37,7 @@ pub fn dry_until(back: u64, stand_ins: usize) -> Plot {
         replacements: stand_ins,
         steps: stood_in_for(),
         limit: Duration::from_secs(4 * 3600),
-        ..Scenario::BusyCluster.plot()
+        ..Scenario::FullCluster.plot()
     }
 }
 
@@ -236,7 +236,7 @@ fn beside_a_cluster_autoscaler_shortfalls_are_left_to_it_until_it_is_gone() {
             assert_eq!(requested(&stage), 1, "{}", stage.auditor.steps().join("\n"));
             assert_eq!(in_force(), (ShortfallMode::Act, ModeOrigin::NoAutoscaler));
             let told = stage.cluster.list_json("events.events.k8s.io");
-            assert!(told.iter().any(|event| event["reason"] == "ShortfallMode"), "{told:?}");
+            assert!(told.iter().any(|event| event["reason"] == "SpotGuardShortfallMode"), "{told:?}");
         })
         .play();
     played.assert_ok();

@@ -14,7 +14,7 @@ fn bound(scenario: Scenario) -> f64 {
         Scenario::Rebalance | Scenario::TwoMinuteNotice => 180.0,
         Scenario::PdbBlocked => 180.0 + 120.0,
         // Spot is back at 240 s; the group tries again after 5 min at the latest, then 2 min of stability.
-        Scenario::DrySpot | Scenario::DrySpotSetDesired | Scenario::BusyCluster | Scenario::Autoscaler => {
+        Scenario::DrySpot | Scenario::DrySpotSetDesired | Scenario::FullCluster | Scenario::Autoscaler => {
             240.0 + 600.0
         }
         // Spot is back at 600 s; the group tries again after 5 min at the latest. EKS completes the hook of

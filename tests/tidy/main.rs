@@ -110,6 +110,26 @@ fn the_house_has_few_floors() {
     }
 }
 
+/// It is stored for the printer column; `phase()` is what the regions say.
+#[test]
+fn no_decision_reads_the_stored_phase() {
+    let mut found = Vec::new();
+    let decides =
+        |path: &str| ["crates/core/src/", "src/actors/", "src/http/"].iter().any(|at| path.starts_with(at));
+    let is_own = |path: &str| path.ends_with("record/status.rs") || path.ends_with("core/src/model.rs");
+    for source in production().iter().filter(|source| decides(&source.path) && !is_own(&source.path)) {
+        for (number, line) in source.code.lines().enumerate() {
+            let reads = ["status.phase", "next.phase", "held.phase", "record.phase"].iter().any(|read| {
+                line.split(read).skip(1).any(|rest| !rest.starts_with('(') && !rest.starts_with('_'))
+            });
+            if reads {
+                found.push(format!("{}:{}: {line}", source.path, number + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "the stored phase is read: {found:#?}");
+}
+
 #[test]
 fn names_in_the_core_have_types_of_their_own() {
     let mut found = BTreeMap::new();

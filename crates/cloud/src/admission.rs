@@ -2,15 +2,23 @@
 //! (deploy/manifests/admission-policy.yaml), for stories in which somebody tries to get past it.
 
 use crate::cluster::{Identity, Refusal, RequestInfo, refusal};
+use jiff::Timestamp;
 use serde_json::Value;
 
 /// By which a token tells the node of its pod (KEP-4193).
 const NODE_OF_TOKEN: &str = "authentication.kubernetes.io/node-name";
 
-/// The name that the content of a notice demands: of the node that reports, its instance and the kind, so
-/// that nobody can take the name of another node's notice.
+/// Whether the name is one that the content of a notice demands: of the node that reports, its instance and
+/// the kind, so that nobody can take the name of another node's notice. The time of maintenance may follow.
 #[must_use]
-pub fn name_demanded(notice: &Value) -> String {
+pub fn is_name_of(name: &str, notice: &Value) -> bool {
+    let wanted = name_demanded(notice);
+    let deadline = notice["spec"]["deadline"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
+    let at = deadline.filter(|_| notice["spec"]["kind"] == "ScheduledMaintenance");
+    name == wanted || at.is_some_and(|at| name == format!("{wanted}-{}", at.as_second()))
+}
+
+fn name_demanded(notice: &Value) -> String {
     let text = |field: &str| notice["spec"][field].as_str().unwrap_or_default();
     let slug = match text("kind") {
         "RebalanceRecommendation" => "rebalance-recommendation",
@@ -39,9 +47,9 @@ pub fn notices(info: &RequestInfo, object: &Value, by: &Identity) -> Result<(), 
         let why = format!("spec.nodeName must be the node of the token, not {node}");
         return Err(refusal(403, "Forbidden", why));
     }
-    let wanted = name_demanded(object);
-    if text(&object["metadata"]["name"]) != wanted {
-        return Err(refusal(403, "Forbidden", format!("metadata.name must be {wanted}")));
+    if !is_name_of(&text(&object["metadata"]["name"]), object) {
+        let why = format!("metadata.name must be {}", name_demanded(object));
+        return Err(refusal(403, "Forbidden", why));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! of Spot Guard, bound to the node by the scheduler, ready by its kubelet's word. Who may create pods in
 //! that namespace is trusted with it.
 
-use crate::cluster::{OwnerKind, Pod, Snapshot};
+use crate::cluster::{Node, OwnerKind, Pod, Snapshot};
 use crate::group::GroupView;
 use crate::ids::NodeName;
 use crate::time::since;
@@ -51,15 +51,29 @@ impl WatchedNodes {
         by_queue: bool,
         now: Timestamp,
     ) -> Self {
-        let instances = spot.instances.iter().filter(|instance| spot.is_in_service(&instance.id));
-        let nodes = instances.filter_map(|instance| cluster.node_of_instance(&instance.id));
-        Self::of(nodes.filter(|node| node.ready).filter_map(|node| {
-            let has_agent = cluster.pods_on(&node.name).any(|pod| is_ready_agent(pod, namespace));
+        Self::of(ready_nodes(spot, cluster).filter_map(|node| {
+            let has_agent = has_agent(node, cluster, namespace);
             let starts = node.ready_changed.is_some_and(|at| since(at, now) < STARTS_WITHIN);
             let watched = has_agent || by_queue;
             (watched || !starts).then(|| (node.name.clone(), watched))
         }))
     }
+}
+
+/// How many of the Spot group's Ready nodes have a ready agent, whether or not the notice queue is read.
+#[must_use]
+pub fn with_ready_agent(spot: &GroupView, cluster: &Snapshot, namespace: &str) -> usize {
+    ready_nodes(spot, cluster).filter(|node| has_agent(node, cluster, namespace)).count()
+}
+
+fn ready_nodes<'c>(spot: &'c GroupView, cluster: &'c Snapshot) -> impl Iterator<Item = &'c Node> {
+    let instances = spot.instances.iter().filter(move |instance| spot.is_in_service(&instance.id));
+    let nodes = instances.filter_map(move |instance| cluster.node_of_instance(&instance.id));
+    nodes.filter(|node| node.ready)
+}
+
+fn has_agent(node: &Node, cluster: &Snapshot, namespace: &str) -> bool {
+    cluster.pods_on(&node.name).any(|pod| is_ready_agent(pod, namespace))
 }
 
 fn is_ready_agent(pod: &Pod, namespace: &str) -> bool {
@@ -73,7 +87,7 @@ fn is_ready_agent(pod: &Pod, namespace: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{Labels, Live, Node, Owner};
+    use crate::cluster::{Labels, Live, Owner};
     use crate::group::{GroupSetup, Instance, Lifecycle};
     use std::sync::Arc;
 
@@ -101,6 +115,12 @@ mod tests {
     }
 
     fn watched_beside_queue(pods: Vec<Pod>, by_queue: bool, change: impl Fn(&mut Node)) -> WatchedNodes {
+        let (spot, live) = cluster(pods, change);
+        WatchedNodes::in_cluster(&spot, &live.snapshot(), NAMESPACE, by_queue, now())
+    }
+
+    /// Two Spot nodes, as they are changed, and these pods.
+    fn cluster(pods: Vec<Pod>, change: impl Fn(&mut Node)) -> (GroupView, Live) {
         let mut live = Live::default();
         let mut instances = Vec::new();
         for number in 1..=2 {
@@ -136,7 +156,7 @@ mod tests {
             unlisted_launches: 0,
             observed_at: now(),
         };
-        WatchedNodes::in_cluster(&spot, &live.snapshot(), NAMESPACE, by_queue, now())
+        (spot, live)
     }
 
     #[test]
@@ -167,6 +187,10 @@ mod tests {
         let all = |_: &mut Node| {};
         let found = watched_beside_queue(Vec::new(), true, all);
         assert_eq!(found, WatchedNodes { nodes: 2, unwatched: vec![] });
+        for (pods, expected) in [(vec![], 0), (vec![agent("n1")], 1)] {
+            let (spot, live) = cluster(pods, all);
+            assert_eq!(with_ready_agent(&spot, &live.snapshot(), NAMESPACE), expected);
+        }
     }
 
     #[test]

@@ -1,14 +1,40 @@
 //! On-demand instances above a pool's baseline that no replacement requested: how many, since when, and which
-//! may be adopted.
+//! may be adopted. And what a group is to have without our changes.
 
 use crate::group::GroupView;
 use crate::ids::{InstanceId, ReplacementName};
-use crate::ledger::{Ledger, RequestState};
+use crate::ledger::{Balance, Ledger, RequestState};
 use crate::record::{Excess, GroupKind};
 use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// A part of the names of records that are about adopted instances.
 pub(crate) const ADOPTED: &str = ".adopted-";
+
+/// How a group stands with what was changed for replacements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupStanding {
+    /// Its desired capacity without our changes, in instances.
+    pub baseline: i32,
+    /// How many instances it owes to replacements.
+    pub owed: i32,
+}
+
+impl GroupStanding {
+    /// That of a group which is to have `desired` instances now.
+    #[must_use]
+    pub fn of(ledger: &Ledger, group: GroupKind, desired: i32) -> Self {
+        let shares = |balance: Balance| {
+            let count = ledger.shares(group).filter(|share| share.balance == balance).count();
+            i32::try_from(count).unwrap_or(i32::MAX)
+        };
+        let lowered = shares(Balance::OwedByUs);
+        let baseline = desired.saturating_sub(shares(Balance::Raised)).saturating_add(lowered);
+        Self { baseline, owed: lowered.saturating_add(shares(Balance::OwedByGroup)) }
+    }
+}
 
 /// How many on-demand instances are above the baseline that no replacement requested; `None` while a call of
 /// ours is under way.

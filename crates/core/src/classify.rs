@@ -3,7 +3,8 @@
 //! Codes and texts: EC2 Auto Scaling User Guide, "Troubleshoot issues in Amazon EC2 Auto Scaling" (instance
 //! launch failures); EC2 API Reference, "Error codes".
 
-use crate::group::FailureClass;
+use crate::group::{FailedActivity, FailureClass, GroupView};
+use jiff::{SignedDuration, Timestamp};
 
 /// What a failed call means for what it was to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -375,6 +376,38 @@ pub fn decisive<T>(failures: impl IntoIterator<Item = T>, class: impl Fn(&T) -> 
         let is_heavier = class(&next).weight() > class(&first).weight();
         if is_heavier { next } else { first }
     })
+}
+
+/// By then a group has tried its other zones, unless an instance is on its way in.
+const ZONES_TRIED_AFTER: SignedDuration = SignedDuration::from_secs(30);
+
+/// Whether another zone may have what this one has not: capacity, the instance type itself, or a subnet.
+#[must_use]
+pub fn is_of_one_zone(class: FailureClass, message: &str) -> bool {
+    let of_zone = ["Availability Zone", "InZone", "subnet", "Subnet"];
+    class == FailureClass::Capacity || of_zone.iter().any(|word| message.contains(word))
+}
+
+/// Whether a group whose launch failed so tries no further zone. Failures count from `since` on, and the time
+/// for further zones from `tries_since` on.
+#[must_use]
+pub fn has_tried_all(
+    group: &GroupView,
+    decisive: &FailedActivity,
+    since: Timestamp,
+    tries_since: Timestamp,
+    now: Timestamp,
+) -> bool {
+    let failed = || group.failed_since(since);
+    let is_tried = |zone: &String| failed().any(|failure| failure.zone.as_ref() == Some(zone));
+    let waits_long = now.duration_since(tries_since) >= ZONES_TRIED_AFTER;
+    // A quota is the account's, whatever one zone has.
+    let is_of_account = |failure: &FailedActivity| failure.class == FailureClass::Quota;
+    !is_of_one_zone(decisive.class, &decisive.message)
+        || failed().any(is_of_account)
+        || group.zones.len() <= 1
+        || group.zones.iter().all(is_tried)
+        || waits_long && !group.is_launching()
 }
 
 #[cfg(test)]

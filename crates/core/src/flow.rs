@@ -38,6 +38,13 @@ impl RequestFailure {
             FailureClass::Throttle | FailureClass::Unknown => None,
         }
     }
+
+    /// The same before a deadline: what nobody understands is a refusal as well.
+    #[must_use]
+    pub fn of_pressing(class: FailureClass, message: &str) -> Option<Self> {
+        let unknown = (class == FailureClass::Unknown).then(|| Self::Refused(message.to_owned()));
+        Self::of(class, message).or(unknown)
+    }
 }
 
 /// What a person requested for a replacement.

@@ -307,6 +307,12 @@ impl PoolView {
         }
     }
 
+    /// Since when it may be out of date: the earlier of both readings.
+    #[must_use]
+    pub fn read_at(&self) -> Timestamp {
+        self.spot.observed_at.min(self.on_demand.observed_at)
+    }
+
     /// Takes in which instances of both groups EC2 has ended.
     pub fn note_ended(&mut self, is_ended: impl Fn(&InstanceId) -> bool) {
         self.spot.note_ended(&is_ended);

@@ -72,6 +72,23 @@ impl Announcement {
         let warned = || self.deadline.filter(|_| interrupts)?.checked_sub(INTERRUPTION_WARNING).ok();
         self.notice_time.or_else(warned)
     }
+
+    /// Whether the next announcement of this kind is another one, and not this one told again.
+    ///
+    /// EC2 moves scheduled events and adds others (EC2 User Guide, "Scheduled events for your instances"), so
+    /// an earlier time counts, and any other once this one is over. A later time has nothing to say before:
+    /// what was told of the earlier one is not taken back. All else is told once.
+    #[must_use]
+    pub fn is_followed_by(&self, next: &Self, now: Timestamp) -> bool {
+        if self.kind != NoticeKind::ScheduledMaintenance {
+            return false;
+        }
+        match (self.deadline, next.deadline) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(known), Some(at)) => at < known || (known <= now && at != known),
+        }
+    }
 }
 
 /// Why IMDS could not be read. Statuses as in the EC2 User Guide, "Use IMDS": 401 for a token that is not
@@ -376,6 +393,30 @@ mod tests {
         }
         for text in ["", "{}", "<html/>", "[1]", "null", "404"] {
             assert!(matches!(parse_maintenance(text), Err(ImdsProblem::Malformed { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_maintenance_that_is_earlier_or_comes_after_the_last_one_is_announced_anew() {
+        let told = |kind, deadline: Option<&str>| Announcement {
+            kind,
+            notice_time: None,
+            deadline: deadline.map(at),
+        };
+        let (past, early, late) = ("2026-03-01T11:59:00Z", "2026-03-02T09:00:00Z", "2026-03-21T09:00:00Z");
+        for (known, next, is_news) in [
+            (Some(late), Some(early), true),
+            (Some(late), Some(late), false),
+            (Some(early), Some(late), false),
+            (Some(past), Some(late), true),
+            (Some(past), Some(past), false),
+            (None, Some(late), true),
+            (None, None, false),
+            (Some(past), None, false),
+        ] {
+            let of = |kind| told(kind, known).is_followed_by(&told(kind, next), at(NOW));
+            assert_eq!(of(NoticeKind::ScheduledMaintenance), is_news, "{known:?}, then {next:?}");
+            assert!(!of(NoticeKind::SpotInterruption), "a mock tells another time with every read");
         }
     }
 

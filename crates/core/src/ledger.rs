@@ -36,7 +36,7 @@ pub enum Method {
     SetDesiredCapacity {},
     /// LaunchInstances: instances or errors come with the answer, and nothing is tried again.
     LaunchInstances {
-        /// The zones still to be tried, in order; the first one is being asked.
+        /// The zones still to be tried, in order; the first one is tried now.
         #[schemars(length(max = 64), inner(length(max = 64)))]
         zones: Vec<String>,
     },
@@ -91,7 +91,7 @@ pub struct Share {
     /// The replacement's deadline: the most urgent share is served first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
-    /// Set once another instance stands in for the story: it waits behind those that have none.
+    /// Set once another instance stands in for the old one: the share waits behind those that have none.
     #[serde(default)]
     pub stood_in_for: bool,
     /// The instance claimed for the replacement.

@@ -23,7 +23,7 @@ use crate::scaling::inputs::Inputs;
 use crate::scaling::instances::{InstanceFacts, Trouble};
 use crate::scaling::wants::{End, Want, Wants, withdrawn};
 use crate::scaling::{self, answers};
-use crate::spot_action::{self, ActionKind, ActionStage, Ask};
+use crate::spot_action::{self, ActionKind, ActionStage, RequestedAction};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,7 +71,7 @@ enum Event {
     NeverJoins(GroupKind),
     /// From here on nobody deletes the Node objects of instances that are gone.
     NodesStay,
-    Ask(ActionKind, usize),
+    Action(ActionKind, usize),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -95,8 +95,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => kind.clone().prop_map(Event::BootFails),
         1 => kind.prop_map(Event::NeverJoins),
         1 => Just(Event::NodesStay),
-        1 => (0..3_usize).prop_map(|number| Event::Ask(ActionKind::Cancel, number)),
-        1 => (0..3_usize).prop_map(|number| Event::Ask(ActionKind::Return, number)),
+        1 => (0..3_usize).prop_map(|number| Event::Action(ActionKind::Cancel, number)),
+        1 => (0..3_usize).prop_map(|number| Event::Action(ActionKind::Return, number)),
     ]
 }
 
@@ -110,7 +110,7 @@ struct FakeInstance {
     lifecycle: Lifecycle,
     /// When its present state ends.
     until: Timestamp,
-    busy: bool,
+    has_pods: bool,
     dies: bool,
     /// It gets in service, and its node never joins.
     never_joins: bool,
@@ -193,7 +193,7 @@ fn launch(
         id: id.clone(),
         lifecycle,
         until,
-        busy: false,
+        has_pods: false,
         dies,
         never_joins,
         beyond: false,
@@ -289,7 +289,7 @@ impl World {
         world.reconcile();
         for instance in &mut world.groups.get_mut(&GroupKind::Spot).expect("a group").instances {
             instance.lifecycle = Lifecycle::InService;
-            instance.busy = true;
+            instance.has_pods = true;
             world.old.push(instance.id.clone());
         }
         world
@@ -430,9 +430,9 @@ impl World {
         self.groups.values().flat_map(|group| &group.instances).find(|instance| instance.id == id)
     }
 
-    fn set_busy(&mut self, id: &str, busy: bool) {
+    fn set_has_pods(&mut self, id: &str, has_pods: bool) {
         let all = self.groups.values_mut().flat_map(|group| &mut group.instances);
-        all.filter(|instance| instance.id == id).for_each(|instance| instance.busy = busy);
+        all.filter(|instance| instance.id == id).for_each(|instance| instance.has_pods = has_pods);
     }
 
     fn node(&self, id: &str) -> Option<NodeFact> {
@@ -446,7 +446,7 @@ impl World {
             ready,
             cordoned: self.cordoned.contains(id),
             tainted: false,
-            busy: instance.is_some_and(|held| held.busy),
+            has_pods: instance.is_some_and(|held| held.has_pods),
             volume_zone: None,
             created: None,
             ready_changed: None,
@@ -557,7 +557,7 @@ impl World {
         let ids = |held: &dyn Fn(&FakeInstance) -> bool| {
             all.clone().filter(|instance| held(instance)).map(|instance| instance.id.clone()).collect()
         };
-        let with_pods = ids(&|instance| instance.busy);
+        let with_pods = ids(&|instance| instance.has_pods);
         let schedulable = ids(&|held| held.has_node() && !self.cordoned.contains(&held.id));
         let (taken, troubles) = (commands.taken, self.troubles());
         let instances = InstanceFacts { taken, with_pods, schedulable, troubles, ..InstanceFacts::default() };
@@ -776,9 +776,9 @@ impl World {
             let home = home.map(|capacity| capacity.instance_id.clone());
             if self.drained.insert((command.node.clone(), command.purpose)) {
                 self.say(&format!("{} is drained for {:?}", command.node, command.purpose));
-                self.set_busy(&command.node, false);
+                self.set_has_pods(&command.node, false);
                 if let Some(home) = home {
-                    self.set_busy(&home, true);
+                    self.set_has_pods(&home, true);
                 }
             }
         }
@@ -797,7 +797,7 @@ impl World {
         let Some((victim, leave)) = all.into_iter().nth(number % count.max(1)) else { return };
         victim.lifecycle = Lifecycle::Leaving;
         victim.until = now + leave;
-        victim.busy = false;
+        victim.has_pods = false;
         let line = format!("AWS takes {}", victim.id);
         self.say(&line);
         self.reconcile();
@@ -881,9 +881,9 @@ impl World {
                 let line = format!("{id} is escalated");
                 self.say(&line);
             }
-            Event::Ask(action, number) => {
+            Event::Action(action, number) => {
                 self.asks += 1;
-                let ask = Ask {
+                let ask = RequestedAction {
                     name: format!("ask-{}", self.asks),
                     action,
                     pool: None,

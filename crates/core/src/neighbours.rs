@@ -45,15 +45,28 @@ fn is_tainted(node: &Node, prefix: &str) -> bool {
 }
 
 /// What aws-node-termination-handler is called by its Helm chart: the name of the chart, which is part of the
-/// names of its objects and the value of their label `app.kubernetes.io/name`.
-const TERMINATION_HANDLER: &str = "aws-node-termination-handler";
+/// names of its objects and the value of their label `app.kubernetes.io/name`, unless `nameOverride` says
+/// otherwise. The label `k8s-app` of its pods and the name of its image stay
+/// (config/helm/aws-node-termination-handler/templates/daemonset.linux.yaml).
+pub const TERMINATION_HANDLER: &str = "aws-node-termination-handler";
+/// The labels whose value is the name of the tool, in the pods of its Helm chart.
+pub const NAME_LABELS: [&str; 2] = ["app.kubernetes.io/name", "k8s-app"];
+
+/// Whether the image is that of aws-node-termination-handler, from whatever registry. Some add a word at the
+/// end of its name, as for another architecture.
+#[must_use]
+pub fn is_termination_handler(image: &str) -> bool {
+    let name = image.rsplit('/').next().unwrap_or_default();
+    name.starts_with(TERMINATION_HANDLER)
+}
 
 /// The DaemonSet or ReplicaSet of an aws-node-termination-handler that runs, if one does. Without
 /// `taintNode`, which is its default, no mark on a node shows it before it drains the node, too.
 #[must_use]
 pub fn termination_handler(cluster: &Snapshot) -> Option<PodName> {
     let is_it = |pod: &&std::sync::Arc<Pod>| {
-        let called = pod.labels.get("app.kubernetes.io/name") == Some(TERMINATION_HANDLER)
+        let called = pod.spec.termination_handler
+            || NAME_LABELS.iter().any(|label| pod.labels.get(label) == Some(TERMINATION_HANDLER))
             || pod.owner.kind != OwnerKind::None && pod.owner.name.contains(TERMINATION_HANDLER);
         called && !pod.phase.finished() && !pod.terminating()
     };
@@ -67,11 +80,11 @@ pub fn termination_handler(cluster: &Snapshot) -> Option<PodName> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{Effect, Labels, Owner, PodPhase, Taint};
+    use crate::cluster::{Effect, Labels, Owner, PodPhase, PodSpec, Taint};
     use crate::testing::{node, parts, pod};
 
     #[test]
-    fn a_termination_handler_is_known_by_its_label_or_the_name_of_its_controller() {
+    fn a_termination_handler_is_known_by_its_labels_its_image_or_the_name_of_its_controller() {
         let owned = |kind, name: &str, labels: &[(&'static str, &'static str)]| Pod {
             owner: Owner { kind, name: name.into() },
             labels: Labels::from_iter(labels.iter().copied()),
@@ -88,8 +101,30 @@ mod tests {
         let queue = "my-aws-node-termination-handler-5d9c";
         assert_eq!(found(owned(deployment, queue, &[])).as_deref(), Some(queue));
         assert_eq!(found(owned(set, "aws-node", &[])), None);
+        // As with `nameOverride: nth`.
+        let renamed = [("app.kubernetes.io/name", "nth"), ("k8s-app", "aws-node-termination-handler")];
+        assert_eq!(found(owned(set, "nth", &renamed)).as_deref(), Some("nth"));
+        let by_image = PodSpec { termination_handler: true, ..PodSpec::default() };
+        let by_image = Pod { spec: by_image.into(), ..owned(set, "nth", &renamed[..1]) };
+        assert_eq!(found(by_image).as_deref(), Some("nth"));
+        assert_eq!(found(owned(set, "nth", &renamed[..1])), None);
         let over = Pod { phase: PodPhase::Succeeded, ..owned(deployment, queue, &label) };
         assert_eq!(found(over), None);
+    }
+
+    #[test]
+    fn the_image_of_a_termination_handler_is_known_from_any_registry() {
+        for (image, expected) in [
+            ("public.ecr.aws/aws-ec2/aws-node-termination-handler:v1.25.0", true),
+            ("registry:5000/mirror/aws-node-termination-handler@sha256:0", true),
+            ("aws-node-termination-handler", true),
+            ("cgr.dev/x/aws-node-termination-handler-fips:1", true),
+            ("aws-node-termination-handler/sidecar:1", false),
+            ("registry/web:aws-node-termination-handler", false),
+            ("", false),
+        ] {
+            assert_eq!(is_termination_handler(image), expected, "{image}");
+        }
     }
 
     #[test]

@@ -11,9 +11,12 @@ mod room;
 #[cfg(test)]
 mod tests;
 
-pub use begin::{Beginning, Believed, GroupClaim, KnownPools, may_be_unread, owner_of, record_of};
+pub use begin::{
+    Beginning, Believed, GroupClaim, KnownPools, may_be_unread, owner_of, record_of, takes_over,
+};
 pub use judge::{
     Holder, Judgement, Known, LOOKED_AT, MAX_NODE_NAME, NodeState, NoticeRefusal, Proof, Recorded, Seen,
-    deadline, is_disbelieved, is_to_come, is_too_far, judge, notice_name, pick, was_implausible,
+    dated_notice_name, deadline, is_disbelieved, is_scheduled, is_to_come, is_too_far, judge, notice_name,
+    pick, was_implausible,
 };
 pub use room::{KEPT, NoticeRoom};

@@ -320,11 +320,14 @@ pub fn is_left(has_dead_letters: Option<bool>, receives: u32) -> bool {
 }
 
 /// Whether a lifecycle action whose notice is stored is completed now: its node is drained or gone, or it
-/// was held for long enough. `status` is the record of its instance, if there is one.
+/// was held for long enough. `statuses` are those of the records of its instance: one may have drained its
+/// node before it was known whose it is, and another one may still do.
 #[must_use]
-pub fn is_completed(status: Option<&ReplacementStatus>, has_node: bool, waited: Duration) -> bool {
+pub fn is_completed(statuses: &[&ReplacementStatus], has_node: bool, waited: Duration) -> bool {
     // A replacement that was cancelled has drained nothing: the notice begins it anew.
     let is_over = |held: &ReplacementStatus| held.is_finished() && !held.old_node.is_retained();
-    let drained = status.is_some_and(|held| held.old_node.is_past_drain() || is_over(held));
+    let is_done = |held: &&&ReplacementStatus| held.old_node.is_past_drain() || is_over(held);
+    let drains = |held: &&&ReplacementStatus| !held.is_finished() && !is_done(held);
+    let drained = statuses.iter().any(|held| is_done(&held)) && !statuses.iter().any(|held| drains(&held));
     drained || !has_node || waited >= HELD_FOR
 }

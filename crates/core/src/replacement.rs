@@ -58,6 +58,7 @@ fn step(subject: &Subject, status: &ReplacementStatus, next: &mut ReplacementSta
     // EC2 cannot have given one that is so far away, whoever wrote it.
     next.deadline = next.deadline.filter(|at| !notices::is_too_far(*at, facts.now));
     next.spot_group = next.spot_group.take().or_else(|| facts.group_of_old(subject));
+    next.zone = next.zone.take().or_else(|| facts.zone_of_old(subject));
     if !next.capacity.is_requested() && subject.in_pool {
         next.replaced_by = facts.replaced_by.or(next.replaced_by);
     }

@@ -25,7 +25,7 @@ const KEPT_AT_LEAST: Duration = Duration::from_secs(600);
 
 /// A SpotAction, as decisions need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
+pub struct RequestedAction {
     /// Its name.
     pub name: String,
     /// What it asks for.
@@ -74,7 +74,7 @@ impl ActionStage {
     }
 }
 
-impl Ask {
+impl RequestedAction {
     /// Whether it is a pause that holds: from the moment when it is seen, until it is over.
     #[must_use]
     pub fn pauses(&self) -> bool {
@@ -126,7 +126,7 @@ pub struct StoredReplacement<'a> {
 
 impl StoredReplacement<'_> {
     fn is_open(&self) -> bool {
-        !self.status.phase.is_finished()
+        !self.status.phase().is_finished()
     }
 
     fn is_open_fallback(&self) -> bool {
@@ -134,7 +134,7 @@ impl StoredReplacement<'_> {
     }
 
     /// Whether the record has taken in that SpotAction.
-    fn knows(&self, ask: &Ask) -> bool {
+    fn knows(&self, ask: &RequestedAction) -> bool {
         self.status.spot_actions.contains(&ask.name)
     }
 }
@@ -169,7 +169,7 @@ pub struct ActionFacts<'a> {
     /// All replacements that are stored.
     pub stories: &'a [StoredReplacement<'a>],
     /// The SpotActions that pause something.
-    pub spot_actions: &'a [Ask],
+    pub spot_actions: &'a [RequestedAction],
     /// Whether there is a pool of that name.
     pub is_pool: &'a dyn Fn(&PoolName) -> bool,
     /// Where a node belongs.
@@ -215,7 +215,7 @@ fn nothing_to_do(answer: ActionAnswer, replacements: Vec<ReplacementName>) -> De
 
 /// What comes of a SpotAction that is not over.
 #[must_use]
-pub fn decide(ask: &Ask, facts: &ActionFacts<'_>) -> Decision {
+pub fn decide(ask: &RequestedAction, facts: &ActionFacts<'_>) -> Decision {
     match ask.action {
         ActionKind::Replace => replace(ask, facts),
         ActionKind::Return => go_back(ask, facts),
@@ -225,11 +225,11 @@ pub fn decide(ask: &Ask, facts: &ActionFacts<'_>) -> Decision {
     }
 }
 
-fn bad_target(ask: &Ask, needs: &'static str) -> Decision {
+fn bad_target(ask: &RequestedAction, needs: &'static str) -> Decision {
     refuse(ActionAnswer::BadTarget { action: ask.action, needs })
 }
 
-fn replace(ask: &Ask, facts: &ActionFacts<'_>) -> Decision {
+fn replace(ask: &RequestedAction, facts: &ActionFacts<'_>) -> Decision {
     let Some(node) = ask.node.clone() else { return bad_target(ask, "spec.node") };
     if let Some(story) = facts.stories.iter().find(|story| story.knows(ask)) {
         let replacement = story.name.clone();
@@ -249,7 +249,7 @@ fn replace(ask: &Ask, facts: &ActionFacts<'_>) -> Decision {
         Membership::OnDemand { pool } => refuse(ActionAnswer::OnDemandInstance { node, pool }),
         Membership::Spot { pool, instance_id } => {
             match facts.stories.iter().find(|story| *story.instance_id == instance_id) {
-                Some(story) if story.status.phase == Phase::Cancelled => {
+                Some(story) if story.status.phase() == Phase::Cancelled => {
                     Decision::Record(vec![story.name.clone()])
                 }
                 Some(story) => {
@@ -261,7 +261,7 @@ fn replace(ask: &Ask, facts: &ActionFacts<'_>) -> Decision {
     }
 }
 
-fn go_back(ask: &Ask, facts: &ActionFacts<'_>) -> Decision {
+fn go_back(ask: &RequestedAction, facts: &ActionFacts<'_>) -> Decision {
     let stories = facts.stories.iter();
     let taken_in: Vec<ReplacementName> =
         stories.clone().filter(|story| story.knows(ask)).map(|story| story.name.clone()).collect();
@@ -289,7 +289,7 @@ fn go_back(ask: &Ask, facts: &ActionFacts<'_>) -> Decision {
         (Some(name), _, _) => match facts.stories.iter().find(|story| story.name == *name) {
             None => refuse(ActionAnswer::NoSuchReplacement { replacement: name.clone() }),
             Some(story) => {
-                refuse(ActionAnswer::NoFallback { replacement: name.clone(), phase: story.status.phase })
+                refuse(ActionAnswer::NoFallback { replacement: name.clone(), phase: story.status.phase() })
             }
         },
         (_, Some(node), _) => refuse(ActionAnswer::NoFallbackOfNode { node: node.clone() }),
@@ -303,13 +303,14 @@ fn go_back(ask: &Ask, facts: &ActionFacts<'_>) -> Decision {
     }
 }
 
-fn cancel(ask: &Ask, facts: &ActionFacts<'_>) -> Decision {
+fn cancel(ask: &RequestedAction, facts: &ActionFacts<'_>) -> Decision {
     let meant = |story: &&StoredReplacement<'_>| match (&ask.replacement, &ask.node) {
         (Some(name), _) => story.name == *name,
         (_, node) => node.as_ref() == Some(story.node),
     };
     let mut found: Vec<&StoredReplacement<'_>> = facts.stories.iter().filter(meant).collect();
-    found.sort_by_key(|story| (!story.knows(ask), !story.is_open(), story.status.phase != Phase::Cancelled));
+    found
+        .sort_by_key(|story| (!story.knows(ask), !story.is_open(), story.status.phase() != Phase::Cancelled));
     let Some(story) = found.first() else {
         return match (&ask.replacement, &ask.node) {
             (Some(name), _) => refuse(ActionAnswer::NoSuchReplacement { replacement: name.clone() }),
@@ -333,7 +334,7 @@ fn cancel(ask: &Ask, facts: &ActionFacts<'_>) -> Decision {
 /// Why a replacement cannot be cancelled, if so.
 fn cancel_refused(story: &StoredReplacement<'_>) -> Option<ActionAnswer> {
     let (replacement, instance_id) = (story.name.clone(), story.instance_id.clone());
-    if story.status.phase.is_finished() {
+    if story.status.phase().is_finished() {
         return Some(ActionAnswer::ReplacementOver { replacement });
     }
     if let Some(deadline) = story.status.deadline {
@@ -352,7 +353,7 @@ fn cancel_refused(story: &StoredReplacement<'_>) -> Option<ActionAnswer> {
     }
 }
 
-fn pause(ask: &Ask, facts: &ActionFacts<'_>) -> Decision {
+fn pause(ask: &RequestedAction, facts: &ActionFacts<'_>) -> Decision {
     if ask.stage == ActionStage::Accepted {
         return Decision::Wait;
     }
@@ -364,8 +365,8 @@ fn pause(ask: &Ask, facts: &ActionFacts<'_>) -> Decision {
     Decision::Tell(ActionUpdate::new(accepted, complete, answer))
 }
 
-fn resume(ask: &Ask, facts: &ActionFacts<'_>) -> Decision {
-    let ended: Vec<&Ask> = facts.spot_actions.iter().filter(|pause| ask.ends(pause)).collect();
+fn resume(ask: &RequestedAction, facts: &ActionFacts<'_>) -> Decision {
+    let ended: Vec<&RequestedAction> = facts.spot_actions.iter().filter(|pause| ask.ends(pause)).collect();
     let still = (facts.otherwise_paused)(ask.pool.as_ref());
     if ask.stage == ActionStage::Accepted {
         if !ended.is_empty() {
@@ -387,14 +388,14 @@ fn resume(ask: &Ask, facts: &ActionFacts<'_>) -> Decision {
 
 /// Takes a SpotAction into a record that is not over, if that still can follow it; what came meanwhile
 /// decides. To be stored before the answer is written in the SpotAction's status.
-pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now: Timestamp) {
-    if status.spot_actions.contains(&ask.name) || status.phase.is_finished() {
+pub fn take_in(ask: &RequestedAction, subject: &Subject, status: &mut ReplacementStatus, now: Timestamp) {
+    if status.spot_actions.contains(&ask.name) || status.phase().is_finished() {
         return;
     }
     match ask.action {
         ActionKind::Replace if !status.old_node.is_retained() => {
             // What waits for a limit that advice has to keep goes on as what a person requested.
-            let waits = status.phase == Phase::Received && status.deadline.is_none();
+            let waits = status.phase() == Phase::Received && status.deadline.is_none();
             if waits && status.notice.is_some() {
                 status.notice = Some(NoticeKind::Manual);
             }
@@ -432,7 +433,7 @@ pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now
 /// A fresh record for a node whose replacement was requested.
 #[must_use]
 pub fn open(
-    ask: &Ask,
+    ask: &RequestedAction,
     subject: &Subject,
     utilisation: Option<UtilisationPercent>,
     traceparent: Option<String>,

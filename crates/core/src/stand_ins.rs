@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::classify;
 use crate::flow::Event;
 use crate::group::{GroupView, PoolView};
 use crate::ids::{InstanceId, NodeName};
@@ -202,8 +203,13 @@ pub fn advised(inputs: &Advice<'_>) -> Option<Timestamp> {
     };
     let answered = inputs.known.iter().filter(answers).filter_map(|own| own.status.started_at).max();
     let since = (inputs.noticed_at - CLOCK_SKEW).max(now - FAILURE_IS_OLD);
-    let failed = view.spot.failed_since(since).map(|failed| failed.started_at);
-    failed.filter(|at| !is_held && answered.is_none_or(|answered| *at > answered)).max()
+    let failed = || view.spot.failed_since(since);
+    let last = failed().map(|failed| failed.started_at).max()?;
+    // One zone is not the market: the group tries the next one, if nothing presses.
+    let decisive = classify::decisive(failed(), |failed| failed.class)?;
+    let is_final = classify::has_tried_all(&view.spot, decisive, since, last, now);
+    let is_answered = answered.is_some_and(|answered| last <= answered);
+    (is_final && !is_held && !is_answered).then_some(last)
 }
 
 /// From when on failed launches of the Spot group are read for recommendations that stand. It changes every

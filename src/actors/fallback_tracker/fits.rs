@@ -1,6 +1,6 @@
 //! Whether the pods of a node fit on the cluster with its replacement counted: found out beside the mailbox.
 
-use crate::actors::heavy::{Busy, Heavy};
+use crate::actors::heavy::{Heavy, NoPlace};
 use crate::telemetry::metrics::{BoundedCheck, Metrics, Spent};
 use spot_guard_core::cluster::{Pod, Snapshot};
 use spot_guard_core::drain;
@@ -89,7 +89,7 @@ impl Fits {
     pub(super) fn open(
         &mut self,
         snapshot: &Arc<Snapshot>,
-    ) -> Option<impl Future<Output = Result<Found, Busy>> + use<>> {
+    ) -> Option<impl Future<Output = Result<Found, NoPlace>> + use<>> {
         if self.under_way || self.open.is_empty() {
             return None;
         }
@@ -109,7 +109,7 @@ impl Fits {
     }
 
     /// Takes in what was found; nothing if there was no place to look.
-    pub(super) fn learn(&mut self, found: Result<Found, Busy>) {
+    pub(super) fn learn(&mut self, found: Result<Found, NoPlace>) {
         self.under_way = false;
         self.known.retain(|_, (at, ..)| at.elapsed() < REPORTED);
         let now = Instant::now();
@@ -257,7 +257,7 @@ mod tests {
             (question("old").0, alone(), misfit(&old, &new, &snapshot, &around)),
             (question("other").0, alone(), misfit(&old, &new, &snapshot, &alone())),
         ])));
-        fits.learn(Err(Busy));
+        fits.learn(Err(NoPlace));
         let text = metrics.encode(false, &Readiness::default(), NO_RECORDS, NO_POOLS).expect("text");
         for line in [
             r#"spot_guard_checks_given_up_total{check="Replacement",spent="Work"} 2"#,

@@ -66,14 +66,11 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// The instances of a pool that were announced to be interrupted so lately that others may follow.
-    pub(super) fn interrupted(&self, pool: &PoolName, now: Timestamp) -> BTreeSet<InstanceId> {
-        let lately = |record: &&NodeReplacement| {
-            let deadline = record.status.as_ref().and_then(|status| status.deadline);
-            deadline.is_some_and(|at| zones::may_be_followed(at, now))
-        };
+    /// The zones of a pool whose Spot instances were interrupted so lately that others may follow.
+    pub(super) fn interrupted_zones(&self, pool: &PoolName, now: Timestamp) -> BTreeSet<String> {
         let of_pool = self.records.values().filter(|record| record.spec.pool.as_ref() == Some(pool));
-        of_pool.filter(lately).map(|record| record.spec.instance_id.clone()).collect()
+        let statuses = of_pool.filter_map(|record| record.status.as_ref());
+        statuses.filter_map(|status| zones::interrupted_lately(status, now)).map(str::to_owned).collect()
     }
 }
 

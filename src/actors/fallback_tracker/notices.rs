@@ -15,7 +15,7 @@ use spot_guard_core::notices::{
     Recorded, Seen,
 };
 use spot_guard_core::record::{NoticeKind, Phase, ReplacedBy};
-use spot_guard_core::replacement::{self, Subject};
+use spot_guard_core::replacement::{self, Mode, Subject};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -144,9 +144,16 @@ impl TurnView<'_> {
             let owner_last_seen = self.pool_last_seen_with(instance).or(stands_in);
             let owners = (owner.as_ref(), owner_last_seen.as_ref());
             let pools = self.known_pools(believed.node, owners, going_back.contains(instance));
-            match believed.begins(&name, &pools) {
+            match believed.begins(&name, &pools, self.deps.clock.now()) {
                 Beginning::Wait => heard.waits = true,
                 Beginning::Refused(refusal) => heard.refused.push(Refused::of(&held.notice, refusal)),
+                Beginning::Drain => {
+                    heard.waits = true;
+                    let name = believed.record_name(true);
+                    if !records.contains_key(&name) && !self.deps.view.may_hide_record(&name) {
+                        writes.insert(name.clone(), Write::Create(self.fresh_record(held, &name, None)));
+                    }
+                }
                 Beginning::Replacement(pool) => {
                     let by_group = pool.filter(|pool| self.is_left_to_group(pool, held.deadline));
                     let fresh = match by_group {
@@ -201,6 +208,7 @@ impl TurnView<'_> {
                 && not_understood.names(WatchedKind::Pool).next().is_none(),
             may_be_unread: self.snapshot.node(node).is_some_and(|node| self.may_be_unread(node)),
             drain_outside: self.deps.drain_outside_pools,
+            some_observe: self.configs.values().any(|pool| pool.mode == Mode::Observe),
             goes_back,
         }
     }

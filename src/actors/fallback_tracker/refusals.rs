@@ -57,7 +57,7 @@ impl Refused {
 #[derive(Default)]
 pub(super) struct Removals {
     /// Whether a batch is under way, or was until a moment ago.
-    busy: bool,
+    under_way: bool,
     /// Whether more were to be removed than the batch has.
     surplus: bool,
     /// Removed, and perhaps shown by the watch for a moment yet.
@@ -79,7 +79,7 @@ impl Removals {
                     || view.crowded_out.has(name, uid)
             }
         });
-        if self.busy {
+        if self.under_way {
             return None;
         }
         let places = BATCH + 1 + self.removed.len();
@@ -99,8 +99,8 @@ impl Removals {
             refused.filter(|held| !self.removed.contains(&held.id)).take(BATCH + 1).collect();
         self.surplus = batch.len() > BATCH;
         batch.truncate(BATCH);
-        self.busy = !batch.is_empty();
-        self.busy.then_some(batch)
+        self.under_way = !batch.is_empty();
+        self.under_way.then_some(batch)
     }
 
     /// A batch ended. How long to wait for the next one: not at all if more is left, for who creates notices
@@ -117,7 +117,7 @@ impl Removals {
 
     /// The pause after a batch is over.
     pub(super) fn rested(&mut self) {
-        self.busy = false;
+        self.under_way = false;
     }
 }
 

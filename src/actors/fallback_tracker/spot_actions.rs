@@ -17,7 +17,7 @@ use spot_guard_core::reason::Pause;
 use spot_guard_core::record::ReplacementStatus;
 use spot_guard_core::replacement::Subject;
 use spot_guard_core::spot_action::{
-    self, ActionFacts, ActionUpdate, Ask, Decision, Membership, StoredReplacement,
+    self, ActionFacts, ActionUpdate, Decision, Membership, RequestedAction, StoredReplacement,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -59,8 +59,9 @@ impl Replies {
         self.answered.retain(|name, seen| is_shown(name, seen));
         self.waiting.retain(|name, _| open.get(name).is_some());
         let places = LOOKED_AT.saturating_sub(self.under_way.len());
-        let is_new =
-            |ask: &Ask| ask.needs_look() && !self.has_answer(ask) && !self.waiting.contains_key(&ask.name);
+        let is_new = |ask: &RequestedAction| {
+            ask.needs_look() && !self.has_answer(ask) && !self.waiting.contains_key(&ask.name)
+        };
         let mut looks = open.oldest(places + 1, is_new);
         let more = looks.len() > places;
         looks.truncate(places);
@@ -77,11 +78,11 @@ impl Replies {
         !self.under_way.is_empty()
     }
 
-    fn has_answer(&self, ask: &Ask) -> bool {
+    fn has_answer(&self, ask: &RequestedAction) -> bool {
         self.under_way.contains(&ask.name) || self.answered.get(&ask.name) == Some(&ask.order.1)
     }
 
-    fn waits(&mut self, ask: &Ask) {
+    fn waits(&mut self, ask: &RequestedAction) {
         self.waiting.insert(ask.name.clone(), self.turns);
     }
 
@@ -147,7 +148,7 @@ impl TurnView<'_> {
         let stories: Vec<StoredReplacement<'_>> =
             readable.map(|(name, held)| story(name, held, &none)).collect();
         let pauses = self.deps.pauses();
-        let mut taken_in: BTreeMap<ReplacementName, Vec<Ask>> = BTreeMap::new();
+        let mut taken_in: BTreeMap<ReplacementName, Vec<RequestedAction>> = BTreeMap::new();
         let begins = |name: &str| begun.iter().any(|write| write.record() == Some(name));
         for held in looks {
             let ask = &held.ask;
@@ -251,7 +252,7 @@ impl TurnView<'_> {
     /// The first state of a record that a SpotAction asks for.
     pub(super) fn asked_for(
         &self,
-        ask: &Ask,
+        ask: &RequestedAction,
         spot_action: &SpotAction,
         record: &NodeReplacement,
     ) -> ReplacementStatus {

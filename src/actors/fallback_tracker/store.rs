@@ -4,8 +4,10 @@ use crate::actors::deps::Deps;
 use crate::crd::{NodeReplacement, SpotAction, SpotActionStatus};
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::events::Told;
+use crate::telemetry::replacement_trace::root;
 use crate::telemetry::tracing::spot_action_span;
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use spot_guard_core::record::ReplacementStatus;
 use spot_guard_core::replacement;
@@ -96,7 +98,12 @@ async fn tell(deps: &Deps, spot_action: &SpotAction, verdict: &ActionUpdate) -> 
     }
     let action = spot_action.spec.action;
     let (refused, by) = (verdict.is_refusal(), spot_action.spec.requested_by.as_deref());
-    let span = spot_action_span(&name, action, spot_action.spec.traceparent.as_deref());
+    // One that is not watched yet has the trace of this request.
+    let led_to = verdict.replacements.iter().filter_map(|name| {
+        let record = deps.view.replacements.get(&ObjectRef::new(name))?;
+        Some(root(&record))
+    });
+    let span = spot_action_span(&name, action, spot_action.spec.traceparent.as_deref(), led_to);
     span.in_scope(|| tracing::info!(spot_action = name, %action, refused, by, "{}", verdict.answer));
     if let Some((accepted, _)) = verdict.accepted {
         deps.metrics.spot_action_answered(action, accepted);

@@ -29,7 +29,7 @@ use spot_guard_core::replacement::{
 };
 use spot_guard_core::safety::{self, Drains, SafetyPolicy};
 use spot_guard_core::scaling::instances::keeps_start_up_taint;
-use spot_guard_core::spot_action::Ask;
+use spot_guard_core::spot_action::RequestedAction;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub(super) struct TurnView<'a> {
     /// The notices that are believed, by instance.
     pub(super) accepted: BTreeMap<InstanceId, Vec<Accepted>>,
     /// The SpotActions that open records have to take in, by record.
-    pub(super) asked: BTreeMap<ReplacementName, Vec<Ask>>,
+    pub(super) asked: BTreeMap<ReplacementName, Vec<RequestedAction>>,
 }
 
 impl<'a> TurnView<'a> {
@@ -104,7 +104,7 @@ impl<'a> TurnView<'a> {
 
     fn fact(&self, node: &Node) -> NodeFact {
         let (name, ready_changed) = (node.name.clone(), node.ready_changed);
-        let busy = self.snapshot.pods_on(&node.name).any(drain::must_move);
+        let has_pods = self.snapshot.pods_on(&node.name).any(drain::must_move);
         let volumes =
             self.snapshot.pods_on(&node.name).any(|pod| drain::must_move(pod) && !pod.spec.claims.is_empty());
         let volume_zone = volumes.then(|| node.zone.to_string()).filter(|zone| !zone.is_empty());
@@ -113,7 +113,7 @@ impl<'a> TurnView<'a> {
             ready: node.ready,
             cordoned: node.unschedulable,
             tainted: false,
-            busy,
+            has_pods,
             volume_zone,
             created: node.created,
             ready_changed,
@@ -384,8 +384,9 @@ impl<'a> TurnView<'a> {
     fn is_taken_over(&self, record: &NodeReplacement) -> bool {
         let proven = self.records.get(record.spec.instance_id.as_str());
         proven.filter(|other| other.metadata.uid != record.metadata.uid).is_some_and(|other| {
-            let drains = other.status.as_ref().is_some_and(|status| status.old_node.drain().is_some());
-            other.spec.node_name == record.spec.node_name && drains
+            let now = self.deps.clock.now();
+            let goes_on = other.status.as_ref().is_some_and(|status| notices::takes_over(status, now));
+            other.spec.node_name == record.spec.node_name && goes_on
         })
     }
 

@@ -12,6 +12,11 @@ use std::time::Duration;
 /// Seconds; an interruption notice leaves two minutes.
 const LATENCY_BUCKETS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0];
 
+/// A read that gave something.
+const FOUND: &str = "Found";
+/// A read that found nothing, as is usual.
+const NOT_FOUND: &str = "NotFound";
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabels {
     result: &'static str,
@@ -39,7 +44,11 @@ impl Default for AgentMetrics {
             names_taken: Family::default(),
             latency: Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS)),
         };
-        // A counter that appears with its first event hides that event from rate().
+        // A counter that appears with its first event hides that event from rate(). An agent that never
+        // reads anything is one that an alert is about.
+        for result in [FOUND, NOT_FOUND] {
+            drop(metrics.imds_requests.get_or_create(&ResultLabels { result }));
+        }
         for kind in NoticeKind::REPORTED {
             drop(metrics.of_kind(kind));
             drop(metrics.names_taken.get_or_create(&KindLabels { kind: kind.to_string() }));
@@ -80,8 +89,8 @@ impl AgentMetrics {
     pub(crate) fn imds_request<T>(&self, understood: &Result<T, ImdsProblem>, absent: bool) {
         let result = match understood {
             Err(problem) => problem.as_str(),
-            Ok(_) if absent => "NotFound",
-            Ok(_) => "Found",
+            Ok(_) if absent => NOT_FOUND,
+            Ok(_) => FOUND,
         };
         self.imds_requests.get_or_create(&ResultLabels { result }).inc();
     }

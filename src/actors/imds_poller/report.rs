@@ -9,6 +9,7 @@ use kube::api::{Api, PostParams};
 use spot_guard_core::imds::Announcement;
 use spot_guard_core::policy::backoff;
 use spot_guard_core::record::NoticeKind;
+use spot_guard_core::time::since;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -26,6 +27,8 @@ const TAKEN_AT_DEADLINE: Duration = Duration::from_secs(5);
 const OVER_AFTER: SignedDuration = SignedDuration::from_secs(30);
 /// A deadline that is further away does not press, and a stored notice is not renewed for longer.
 const PRESSES_WITHIN: SignedDuration = SignedDuration::from_secs(600);
+/// A stored notice of maintenance is created again this often until it presses.
+const LOOK_AGAIN: Duration = Duration::from_secs(86_400);
 /// One attempt takes no longer.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -111,7 +114,11 @@ impl Sighting {
     /// The name is taken: the next attempt comes at a slow pace.
     pub(super) fn name_taken(&mut self, now: Timestamp, ctx: &mut Context<impl Reporter>) {
         (self.failures, self.taken) = (0, true);
-        let pause = if self.is_urgent(now) { TAKEN_AT_DEADLINE } else { MAX_BACKOFF };
+        let pause = match self.until_it_presses(now) {
+            Some(until) => until.min(LOOK_AGAIN).max(MAX_BACKOFF),
+            None if self.is_urgent(now) => TAKEN_AT_DEADLINE,
+            None => MAX_BACKOFF,
+        };
         self.arm(Instant::now() + jittered(pause), ctx);
     }
 
@@ -142,17 +149,36 @@ impl Sighting {
     }
 
     /// A notice that is stored is created again before its deadline: should it have been removed, it is there
-    /// again.
+    /// again. Of maintenance that is when its time comes near, which may be weeks later.
     pub(super) fn renew(&mut self, now: Timestamp, ctx: &mut Context<impl Reporter>) {
         if self.is_over() {
             return;
         }
-        let known_for = now.duration_since(self.detected_at);
-        if self.is_urgent(now) && known_for < PRESSES_WITHIN {
-            self.arm(Instant::now() + jittered(TAKEN_AT_DEADLINE), ctx);
+        let presses_from = self.presses_from();
+        if let Some(until) = self.until_it_presses(now) {
+            self.arm(Instant::now() + until.min(LOOK_AGAIN), ctx);
+            return;
+        }
+        let known_before = presses_from.filter(|at| *at > self.detected_at);
+        let presses_for = now.duration_since(known_before.unwrap_or(self.detected_at));
+        if self.is_urgent(now) && presses_for < PRESSES_WITHIN {
+            // What was known long before is there, most likely.
+            let pause = if known_before.is_some() { MAX_BACKOFF } else { TAKEN_AT_DEADLINE };
+            self.arm(Instant::now() + jittered(pause), ctx);
         } else {
             self.end(ctx);
         }
+    }
+
+    /// How long the time of maintenance does not press yet.
+    fn until_it_presses(&self, now: Timestamp) -> Option<Duration> {
+        let is_dated = self.announcement.kind == NoticeKind::ScheduledMaintenance;
+        self.presses_from().map(|at| since(now, at)).filter(|until| is_dated && !until.is_zero())
+    }
+
+    /// From when on its deadline presses.
+    fn presses_from(&self) -> Option<Timestamp> {
+        self.announcement.deadline?.checked_sub(PRESSES_WITHIN).ok()
     }
 
     /// It is tried no more.

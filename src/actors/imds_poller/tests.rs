@@ -386,7 +386,7 @@ fn a_node_whose_name_is_too_long_for_a_notice_says_so() {
         let reasons = agent.readiness.reasons();
         let told = reasons.get(NODE_NAME_PART).expect("a reason");
         assert_eq!(told.reason, UnreadyCode::NodeNameTooLong);
-        assert!(told.message.contains("209") && told.message.contains("208"), "{told:?}");
+        assert!(told.message.contains("201") && told.message.contains("200"), "{told:?}");
         let agent = world.agent_of(&name[1..]);
         after(1).await;
         assert!(agent.readiness.reasons().is_empty());
@@ -580,6 +580,96 @@ fn what_the_group_terminates_and_what_ec2_maintains_is_reported() {
         assert_eq!(name, format!("{NODE}.{INSTANCE}-group-termination"));
         let reported = |kind| agent.metrics.notices_reported(kind);
         assert_eq!((reported(GROUP), reported(MAINTENANCE), reported(REBALANCE)), (1, 1, 0));
+    });
+}
+
+/// A list of one scheduled event at that time.
+fn event_at(not_before: &str) -> &'static str {
+    let event = serde_json::json!({ "NotBefore": not_before, "Code": "instance-stop", "State": "active" });
+    Box::leak(serde_json::json!([event]).to_string().into_boxed_str())
+}
+
+/// The times of the notices that were stored, each told once in a row, and whether each has the name of its
+/// time.
+fn maintenance_told(world: &Shared) -> Vec<String> {
+    let creates = world.get().creates.clone();
+    let mut told = Vec::new();
+    for (_, body) in creates {
+        let deadline: Timestamp = body["spec"]["deadline"].as_str().expect("a time").parse().expect("a time");
+        let name = format!("{NODE}.{INSTANCE}-scheduled-maintenance-{}", deadline.as_second());
+        assert_eq!(body["metadata"]["name"], name);
+        told.push(deadline.to_string());
+    }
+    told.dedup();
+    told
+}
+
+#[test]
+fn maintenance_that_ec2_moves_cancels_or_follows_up_is_reported_anew() {
+    let (late, later, early) = ("2026-03-21T09:00:00Z", "2026-03-28T09:00:00Z", "2026-03-02T09:00:00Z");
+    paused(async move {
+        let world = Shared::default();
+        world.get().maintenance = Some(event_at(late));
+        let agent = world.agent();
+        after(90).await;
+        assert_eq!(maintenance_told(&world), [late]);
+        // What was told of the earlier time is not taken back.
+        world.get().maintenance = Some(event_at(later));
+        after(90).await;
+        assert_eq!(maintenance_told(&world), [late]);
+        world.get().maintenance = Some(event_at(early));
+        after(90).await;
+        assert_eq!(maintenance_told(&world), [late, early], "moved to an earlier time");
+        world.get().maintenance = Some("[]");
+        after(90).await;
+        assert_eq!(maintenance_told(&world), [late, early], "cancelled");
+        world.get().maintenance = Some(event_at(later));
+        after(90).await;
+        assert_eq!(maintenance_told(&world), [late, early, later], "another event");
+        assert_eq!(world.get().creates.len(), 3, "each once");
+        assert_eq!(agent.metrics.notices_reported(MAINTENANCE), 3);
+        assert!(agent.readiness.reasons().is_empty());
+    });
+}
+
+#[test]
+fn maintenance_that_is_moved_while_its_notice_cannot_be_stored_is_stored_in_the_end() {
+    let (late, early) = ("2026-03-21T09:00:00Z", "2026-03-02T09:00:00Z");
+    paused(async move {
+        let world = Shared::default();
+        // The answer to the first attempt comes when the second notice is on its way.
+        world.get().kubernetes = Mood::Silent;
+        world.get().maintenance = Some(event_at(late));
+        let agent = world.agent();
+        after(58).await;
+        world.get().maintenance = Some(event_at(early));
+        after(30).await;
+        world.get().kubernetes = Mood::Normal;
+        after(60).await;
+        assert_eq!(maintenance_told(&world), [late, early]);
+        assert_eq!(agent.metrics.notices_reported(MAINTENANCE), 1);
+        assert!(agent.readiness.reasons().is_empty(), "{:?}", agent.readiness.reasons());
+    });
+}
+
+#[test]
+fn maintenance_that_was_stored_long_ago_is_created_again_when_its_time_is_near() {
+    paused(async {
+        let world = Shared::default();
+        world.get().maintenance = Some(event_at("2026-03-01T15:00:00Z"));
+        let agent = world.agent();
+        after(10_190).await;
+        assert_eq!(world.get().creates.len(), 1, "three hours ahead, and now ten minutes");
+        // The controller may have removed it with what it began.
+        after(600).await;
+        let near = world.get().creates.len();
+        assert!((18..=42).contains(&near), "every 15 s to 30 s for ten minutes: {near}");
+        assert_eq!(maintenance_told(&world).len(), 1);
+        after(60).await;
+        let over = world.get().creates.len();
+        after(600).await;
+        assert_eq!(world.get().creates.len(), over, "its time has passed");
+        assert_eq!(agent.metrics.notices_reported(MAINTENANCE), 1);
     });
 }
 

@@ -6,10 +6,10 @@ use crate::actors::supervision::MessageLink;
 use crate::aws::CallError;
 use crate::aws::queue::{HIDDEN_FOR, Received, SqsQueue};
 use crate::clock::jittered;
-use crate::crd::{InterruptionNotice, InterruptionNoticeSpec, NodeReplacement, notice_name};
+use crate::crd::{InterruptionNotice, InterruptionNoticeSpec, NodeReplacement, dated_notice_name};
 use crate::kube::marks;
 use crate::kube::problem::RequestProblem;
-use crate::telemetry::tracing::{box_span, traceparent_of};
+use crate::telemetry::tracing::{notice_span, traceparent_of};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use kube::api::{Api, PostParams};
@@ -21,7 +21,6 @@ use spot_guard_core::imds::Announcement;
 use spot_guard_core::notices::MAX_NODE_NAME;
 use spot_guard_core::policy::backoff;
 use spot_guard_core::queue::{self, LifecycleAction, MessageKind, MessageResult, QueueEvent, Whose};
-use spot_guard_core::record::FlowBox;
 use spot_guard_core::replacement::Mode;
 use spot_guard_core::time::since;
 use std::pin::pin;
@@ -153,8 +152,8 @@ impl Carrier {
         instance_id: InstanceId,
         node: NodeName,
     ) -> MessageResult {
-        let name = notice_name(&node, &instance_id, announced.kind);
-        let span = box_span(FlowBox::Notice, &instance_id.as_str().into(), &node, None, None);
+        let name = dated_notice_name(&node, &instance_id, announced.kind, announced.deadline);
+        let span = notice_span(&instance_id.as_str().into(), &node, None);
         let spec = InterruptionNoticeSpec {
             node_name: node,
             instance_id,
@@ -231,12 +230,12 @@ impl Carrier {
     fn is_drained(&self, action: &LifecycleAction) -> bool {
         let view = &self.deps.view;
         let about = |record: &NodeReplacement| record.spec.instance_id == action.instance_id;
-        let record = view.replacements.find(about);
+        let records: Vec<_> = view.replacements.state().into_iter().filter(|record| about(record)).collect();
         let nodes_are_current = view.freshness().is_current(WatchedKind::Node);
         let has_node = !nodes_are_current || !self.claims(&action.instance_id).is_empty();
-        let status = record.as_ref().and_then(|record| record.status.as_ref());
-        let ours = record.is_none() && nodes_are_current && self.is_ended_by_us(&action.instance_id);
-        ours || queue::is_completed(status, has_node, self.waited())
+        let ours = records.is_empty() && nodes_are_current && self.is_ended_by_us(&action.instance_id);
+        let statuses: Vec<_> = records.iter().filter_map(|record| record.status.as_ref()).collect();
+        ours || queue::is_completed(&statuses, has_node, self.waited())
     }
 
     /// Whether we end the instance ourselves, as after a return: its node has our marks, and no pod holds it.

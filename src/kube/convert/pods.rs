@@ -65,9 +65,7 @@ impl Converter {
                 _ => None,
             },
             do_not_disrupt: annotations
-                .and_then(|a| a.do_not_disrupt.as_deref())
-                .filter(|value| *value != "false")
-                .map(|value| not_disrupted_until(value, status.and_then(|s| time(s.start_time.as_ref())))),
+                .and_then(|a| do_not_disrupt(a, status.and_then(|s| time(s.start_time.as_ref())))),
             spec: spec.map_or_else(Arc::default, |s| self.pod_spec(pod, s, &mut problems)),
         };
         Converted { object, problems: problems.list }
@@ -130,6 +128,7 @@ impl Converter {
             never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
             claims: volumes.iter().filter_map(|v| claim_ref(v, pod_name)).collect(),
             uses_empty_dir: volumes.iter().any(|v| v.empty_dir.is_some()),
+            termination_handler: spec.containers.iter().any(|c| c.image.is_termination_handler),
             required_features: self.required_features(spec),
             scheduler: (!matches!(scheduler, "" | "default-scheduler")).then(|| self.string(scheduler)),
             not_understood: not_understood.map(|field| self.string(field)),
@@ -344,7 +343,15 @@ fn combine(a: &Resources, b: &Resources, with: fn(i64, i64) -> i64) -> Resources
     }
 }
 
-/// Until when a pod that started at that time asks to be left alone. What is no duration of Go is for ever,
+/// Until when a pod that started at that time asks to be left alone, by either name of the annotation. The
+/// later time counts.
+fn do_not_disrupt(annotations: &api::PodAnnotations, started: Option<Timestamp>) -> Option<Timestamp> {
+    let wish = annotations.do_not_disrupt.as_deref().filter(|value| *value != "false");
+    let of_old = annotations.do_not_evict.as_deref() == Some("true");
+    wish.map(|value| not_disrupted_until(value, started)).max(of_old.then_some(Timestamp::MAX))
+}
+
+/// Until when such a value asks for it. What is no duration of Go is for ever,
 /// as is one that nobody knows the beginning of.
 fn not_disrupted_until(value: &str, started: Option<Timestamp>) -> Timestamp {
     let duration = value.parse::<SignedDuration>().ok().filter(|duration| !duration.is_negative());

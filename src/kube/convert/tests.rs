@@ -535,3 +535,39 @@ fn a_wish_not_to_be_disrupted_ends_a_duration_after_the_start_of_its_pod() {
     }
     assert_eq!(until("30m", Value::Null), for_ever, "nobody knows since when it runs");
 }
+
+#[test]
+fn a_wish_not_to_be_evicted_is_one_not_to_be_disrupted_for_ever() {
+    let until = |annotations: Value| {
+        let pod = json!({
+            "metadata": {"name": "web-0", "annotations": annotations},
+            "status": {"startTime": "2026-01-01T00:00:00Z"},
+        });
+        Converter::default().pod(&read(pod)).object.do_not_disrupt
+    };
+    let evict = "karpenter.sh/do-not-evict";
+    assert_eq!(until(json!({evict: "true"})), Some(Timestamp::MAX));
+    assert_eq!(until(json!({evict: "true", "karpenter.sh/do-not-disrupt": "30m"})), Some(Timestamp::MAX));
+    assert_eq!(until(json!({evict: "true", "karpenter.sh/do-not-disrupt": "false"})), Some(Timestamp::MAX));
+    for value in ["false", "30m", ""] {
+        assert_eq!(until(json!({evict: value})), None, "only \"true\" meant anything: {value}");
+    }
+}
+
+#[test]
+fn a_termination_handler_is_told_by_its_image() {
+    let runs = |images: &[&str]| {
+        let containers: Vec<Value> =
+            images.iter().map(|image| json!({"name": "c", "image": image})).collect();
+        let pod = json!({"metadata": {"name": "nth-x"}, "spec": {"containers": containers}});
+        let object = Converter::default().pod(&read(pod)).object;
+        assert_eq!(object.spec.not_understood, None);
+        object.spec.termination_handler
+    };
+    let image = "public.ecr.aws/aws-ec2/aws-node-termination-handler:v1.25.0";
+    assert!(runs(&[image]) && runs(&["sidecar:1", image]));
+    assert!(!runs(&["web:1"]) && !runs(&[]));
+    let nameless = json!([{"name": "c", "image": null}]);
+    let bare = read(json!({"metadata": {"name": "p"}, "spec": {"containers": nameless}}));
+    assert!(!Converter::default().pod(&bare).object.spec.termination_handler);
+}

@@ -157,13 +157,17 @@ impl Auditor {
 
     /// What our calls have added to a group's desired capacity so far, and by how much others have lowered it
     /// while a replacement of its pool was open: whose place they took, nobody can tell.
-    fn ours(&self, group: &str, is_busy: bool) -> (i64, i64) {
+    fn ours(&self, group: &str, is_unsettled: bool) -> (i64, i64) {
         let Some(found) = self.inner.cloud.group(group) else { return (0, 0) };
         let mut state = self.state();
         let initial = state.initial.get(group).copied().unwrap_or(0);
-        let was_busy = if is_busy { !state.busy.insert(group.to_owned()) } else { state.busy.remove(group) };
+        let was_unsettled = if is_unsettled {
+            !state.unsettled.insert(group.to_owned())
+        } else {
+            state.unsettled.remove(group)
+        };
         let (seen, taken) = state.lowered.entry(group.to_owned()).or_default();
-        if is_busy || was_busy {
+        if is_unsettled || was_unsettled {
             *taken += found.lowered_by_others - *seen;
         }
         *seen = found.lowered_by_others;
@@ -180,7 +184,7 @@ impl Auditor {
             })
         };
         let pools = self.pools();
-        let busy: BTreeSet<&GroupName> = pools
+        let unsettled: BTreeSet<&GroupName> = pools
             .iter()
             .filter(|pool| open(&pool.name_any()))
             .flat_map(|pool| [&pool.spec.spot_group, &pool.spec.on_demand_group])
@@ -188,11 +192,11 @@ impl Auditor {
         for pool in &*pools {
             for group in [&pool.spec.spot_group, &pool.spec.on_demand_group] {
                 // A pool that is not accepted may name the group of another one.
-                let is_busy = busy.contains(group);
-                let (sum, taken) = self.ours(group, is_busy);
+                let is_unsettled = unsettled.contains(group);
+                let (sum, taken) = self.ours(group, is_unsettled);
                 let (adopted, moved) = self.moved(group);
                 // What others took out while we waited for it may have been asked for again.
-                if !is_busy && !(-adopted..=taken + moved).contains(&sum) {
+                if !is_unsettled && !(-adopted..=taken + moved).contains(&sum) {
                     let found = format!(
                         "no replacement is open, and our changes to desired capacity sum up to {sum:+}"
                     );

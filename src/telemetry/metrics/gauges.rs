@@ -5,14 +5,16 @@ use crate::crd::{NodeReplacement, SpotPool, SpotPoolStatus};
 use crate::telemetry::readiness::Readiness;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
+use prometheus_client::encoding::{EncodeCounterValue, EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
+use spot_guard_core::ids::PoolName;
 use spot_guard_core::ledger::Balance;
 use spot_guard_core::reason::ReasonCode;
-use spot_guard_core::record::{FlowBox, GroupKind, Phase, ReplacementStatus};
+use spot_guard_core::record::{BlockingReason, FlowBox, GroupKind, Phase, ReplacementStatus};
+use spot_guard_core::savings::NodeHours;
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -72,6 +74,7 @@ pub(super) fn of_stored(
     let with_status: Vec<(PoolLabels, &SpotPoolStatus)> = with_status.collect();
     of_groups(&mut registry, &with_status);
     of_accounts(&mut registry, &with_status);
+    of_costs(&mut registry, pools);
     let nodes = |count: fn(&SpotPoolStatus) -> Option<u32>| {
         let counted = |(labels, status): &(PoolLabels, &SpotPoolStatus)| {
             Some((labels.clone(), i64::from(count(status)?)))
@@ -80,12 +83,12 @@ pub(super) fn of_stored(
     };
     registry.register(
         "pool_watched_nodes",
-        "Spot nodes with a ready agent",
+        "Spot nodes that are watched: by a ready agent, or by the notice queue",
         nodes(|status| status.watched_nodes),
     );
     registry.register(
         "pool_unwatched_nodes",
-        "Spot nodes without a ready agent",
+        "Spot nodes that nobody watches: without a ready agent, while no notice queue is read",
         nodes(|status| status.unwatched_nodes),
     );
     registry.register(
@@ -124,7 +127,7 @@ fn of_replacements(
         }
     }
     let mut oldest: BTreeMap<String, i64> = BTreeMap::new();
-    let mut blocked: BTreeMap<BlockedLabels, i64> = BTreeMap::new();
+    let mut blocks = Blocks::default();
     for held in replacements {
         let held: &NodeReplacement = held.borrow();
         let pool = || held.spec.pool.as_ref().map_or_else(String::new, ToString::to_string);
@@ -139,12 +142,7 @@ fn of_replacements(
                 oldest.entry(pool()).and_modify(|first| *first = since.min(*first)).or_insert(since);
             }
         }
-        for (flow_box, reason) in
-            status.blocking.iter().map(|held| (held.flow_box, held.reason)).collect::<BTreeSet<_>>()
-        {
-            let labels = BlockedLabels { pool: pool(), r#box: Word(flow_box), reason: Word(reason) };
-            *blocked.entry(labels).or_default() += 1;
-        }
+        blocks.add(&pool(), &status.blocking);
     }
     let of_pools = |counts: BTreeMap<String, i64>| {
         Gauges(counts.into_iter().map(|(pool, count)| (PoolLabels { pool }, count)).collect())
@@ -161,11 +159,45 @@ fn of_replacements(
         Unit::Seconds,
         of_pools(oldest),
     );
-    registry.register(
-        "blocked_replacements",
-        "Open replacements that wait, by box and reason; one counts once for each reason",
-        Gauges(blocked.into_iter().collect()),
-    );
+    blocks.register(registry);
+}
+
+/// What holds replacements up, and since when.
+#[derive(Default)]
+struct Blocks {
+    counts: BTreeMap<BlockedLabels, i64>,
+    oldest: BTreeMap<BlockedLabels, i64>,
+}
+
+impl Blocks {
+    /// Adds what holds one replacement up.
+    fn add(&mut self, pool: &str, blocking: &[BlockingReason]) {
+        let mut seen = BTreeSet::new();
+        for held in blocking {
+            let (r#box, reason) = (Word(held.flow_box), Word(held.reason));
+            let labels = BlockedLabels { pool: pool.to_owned(), r#box, reason };
+            let since = held.since.as_second();
+            let oldest = self.oldest.entry(labels.clone()).or_insert(since);
+            *oldest = since.min(*oldest);
+            if seen.insert((held.flow_box, held.reason)) {
+                *self.counts.entry(labels).or_default() += 1;
+            }
+        }
+    }
+
+    fn register(self, registry: &mut Registry) {
+        registry.register(
+            "blocked_replacements",
+            "Open replacements that wait, by box and reason; one counts once for each reason",
+            Gauges(self.counts.into_iter().collect()),
+        );
+        registry.register_with_unit(
+            "oldest_block_timestamp",
+            "Since when the longest wait for a reason lasts, in Unix time; no series without one",
+            Unit::Seconds,
+            Gauges(self.oldest.into_iter().collect()),
+        );
+    }
 }
 
 /// What is known of both groups of each pool, in instances.
@@ -217,11 +249,45 @@ fn of_accounts(registry: &mut Registry, pools: &[(PoolLabels, &SpotPoolStatus)])
     registry.register_with_unit("pool_fallback", help, seconds, Counters(fallbacks));
 }
 
+/// What the nodes of each pool have cost by its prices, in their currency. A new price counts for all of it.
+fn of_costs(registry: &mut Registry, pools: &[impl Borrow<SpotPool>]) {
+    let (mut fallbacks, mut saved) = (Vec::new(), Vec::new());
+    for pool in pools {
+        let pool: &SpotPool = pool.borrow();
+        let total = pool.status.as_ref().and_then(|status| Some(status.node_account.as_ref()?.total));
+        let prices = pool.spec.hourly_prices.as_ref();
+        let Some(cost) = total.and_then(|total| NodeHours::of(total, prices).cost) else { continue };
+        let labels = PoolLabels { pool: pool.name_any() };
+        fallbacks.push((labels.clone(), cost.fallbacks.max(0.0)));
+        saved.push((labels, cost.saved.max(0.0)));
+    }
+    let help = "What fallbacks have cost more than Spot would have, by spec.hourlyPrices";
+    registry.register("pool_fallback_cost", help, Counters(fallbacks));
+    let help = "What Spot instances have saved against on-demand, by spec.hourlyPrices";
+    registry.register("pool_savings", help, Counters(saved));
+}
+
+/// How many Spot nodes of each pool have a ready agent, whether or not the notice queue is read.
+pub(super) fn of_agents(agents: &BTreeMap<PoolName, usize>, pools: &[impl Borrow<SpotPool>]) -> Registry {
+    let mut registry = Registry::with_prefix("spot_guard");
+    let counted = pools.iter().filter_map(|pool| {
+        let pool = pool.borrow().name_any();
+        let count = agents.get(pool.as_str())?;
+        Some((PoolLabels { pool }, i64::try_from(*count).unwrap_or(i64::MAX)))
+    });
+    registry.register(
+        "pool_ready_agents",
+        "Spot nodes with a ready agent, whether or not the notice queue is read",
+        Gauges(counted.collect()),
+    );
+    registry
+}
+
 /// Counters whose values are stored.
 #[derive(Debug)]
-struct Counters<L>(Vec<(L, u64)>);
+struct Counters<L, N>(Vec<(L, N)>);
 
-impl<L: EncodeLabelSet> EncodeMetric for Counters<L> {
+impl<L: EncodeLabelSet, N: EncodeCounterValue + Copy> EncodeMetric for Counters<L, N> {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> std::fmt::Result {
         self.0.iter().try_for_each(|(labels, value)| {
             let counter = ConstCounter::new(*value);

@@ -1,5 +1,6 @@
 //! The labels of the metrics: enums, so that the number of series is bounded.
 
+use super::ending::{CutShort, Ending};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use serde::Serialize;
 use spot_guard_core::group::FailureClass;
@@ -275,6 +276,18 @@ pub enum ActorName {
     Janitor,
 }
 
+impl ActorName {
+    /// Those of the controller.
+    pub(super) const OF_CONTROLLER: [Self; 6] = [
+        Self::QueuePoller,
+        Self::AsgScaler,
+        Self::FallbackTracker,
+        Self::HealthMonitor,
+        Self::Drainer,
+        Self::Janitor,
+    ];
+}
+
 /// Why an actor was built anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelValue)]
 pub enum RestartCause {
@@ -335,6 +348,19 @@ pub(super) struct FinishLabels {
     pub(super) pool: String,
     pub(super) cause: Word<NoticeKind>,
     pub(super) phase: Word<Phase>,
+    pub(super) outcome: Ending,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct CutLabels {
+    pub(super) pool: String,
+    pub(super) why: CutShort,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct PassLabels {
+    pub(super) pool: String,
+    pub(super) r#box: Word<FlowBox>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -411,6 +437,7 @@ pub(super) struct OperationLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct EvictionLabels {
+    pub(super) pool: String,
     pub(super) result: EvictionResult,
 }
 

@@ -79,6 +79,28 @@ fn a_stored_change_counts_its_new_steps_once() {
     assert_line(&text, r#"spot_guard_notice_to_request_seconds_count{pool="web"} 1"#);
     assert_line(&text, r#"spot_guard_notice_to_request_seconds_sum{pool="web"} 1.0"#);
     assert_line(&text, "# UNIT spot_guard_notice_to_request_seconds seconds");
+    assert_line(&text, r#"spot_guard_box_seconds_count{pool="web",box="2"} 1"#);
+    assert_line(&text, r#"spot_guard_box_seconds_sum{pool="web",box="2"} 1.0"#);
+    assert!(!text.contains(r#"spot_guard_box_seconds_count{pool="web",box="1"}"#), "no step before it");
+}
+
+/// The time between two notices of a node is no time of box 1.
+#[test]
+fn a_record_that_begins_anew_counts_no_box_from_the_time_before() {
+    let metrics = Metrics::new();
+    let cancelled = ReplacementStatus {
+        started_at: Some(at(0)),
+        steps: vec![step(0, FlowBox::CleanUp, Outcome::Cancelled)],
+        ..ReplacementStatus::default()
+    };
+    let mut anew = ReplacementStatus { started_at: Some(at(5000)), ..cancelled.clone() };
+    anew.steps.push(step(5000, FlowBox::Notice, Outcome::NoticeReceived));
+    metrics.record_stored(Some(&"web".into()), Some(&cancelled), &anew);
+    metrics.notice_waited(Some(&"web".into()), Duration::from_secs(2));
+    let text = text(&metrics);
+    assert_line(&text, r#"spot_guard_box_transitions_total{pool="web",box="1",outcome="NoticeReceived"} 1"#);
+    assert_line(&text, r#"spot_guard_notice_to_record_seconds_sum{pool="web"} 2.0"#);
+    assert!(!text.contains("spot_guard_box_seconds_count{"), "{text}");
 }
 
 #[test]
@@ -146,11 +168,13 @@ fn the_way_of_a_notice_is_measured_to_its_end() {
         r#"spot_guard_notice_to_ready_seconds_count{pool="web"} 1"#,
         r#"spot_guard_notice_to_drained_seconds_sum{pool="web"} 70.0"#,
         r#"spot_guard_notice_to_drained_seconds_count{pool="web"} 1"#,
-        r#"spot_guard_replacements_finished_total{pool="web",cause="SpotInterruption",phase="Completed"} 1"#,
-        r#"spot_guard_drains_incomplete_total{pool="web"} 1"#,
+        r#"spot_guard_drains_incomplete_total{pool="web",why="GivenUp"} 1"#,
     ] {
         assert_line(&text, line);
     }
+    let finished = "spot_guard_replacements_finished_total";
+    let labels = r#"pool="web",cause="SpotInterruption",phase="Completed",outcome="OnSpot""#;
+    assert_line(&text, &format!("{finished}{{{labels}}} 1"));
 }
 
 /// LaunchInstances answers with success when it has launched nothing, too.
@@ -167,6 +191,26 @@ fn a_launch_without_capacity_is_a_result_of_its_own() {
     assert_line(&text(&Metrics::new()), &out_of_capacity(0));
 }
 
+#[test]
+fn the_series_of_a_pool_go_with_it() {
+    let metrics = Metrics::new();
+    let pool = SpotPool::new("web", serde_json::from_str(POOL_SPEC).unwrap());
+    let steps = [(0, FlowBox::Notice, Outcome::NoticeReceived), (1, FlowBox::ScaleUp, Outcome::Requested)];
+    let status = ReplacementStatus {
+        notice: Some(NoticeKind::SpotInterruption),
+        started_at: Some(at(0)),
+        steps: steps.map(|(second, flow_box, outcome)| step(second, flow_box, outcome)).to_vec(),
+        ..ReplacementStatus::default()
+    };
+    metrics.record_stored(Some(&"web".into()), None, &status);
+    metrics.eviction(Some(&"web".into()), EvictionResult::Accepted);
+    let served = metrics.encode(false, &Readiness::default(), NONE, &[pool]).unwrap();
+    assert_line(&served, r#"spot_guard_box_seconds_count{pool="web",box="2"} 1"#);
+    let deleted = text(&metrics);
+    assert!(!deleted.contains(r#"pool="web""#), "{deleted}");
+    assert_line(&deleted, r#"spot_guard_fallbacks_total{pool=""} 0"#);
+}
+
 fn out_of_capacity(count: u32) -> String {
     let labels = r#"operation="LaunchInstances",result="OutOfCapacity""#;
     format!("spot_guard_aws_calls_total{{{labels}}} {count}")
@@ -176,13 +220,13 @@ fn out_of_capacity(count: u32) -> String {
 fn calls_evictions_and_restarts_carry_their_labels() {
     let metrics = Metrics::new();
     metrics.aws_call(AwsOperation::SetDesiredCapacity, AwsResult::Throttled, Duration::from_millis(20));
-    metrics.eviction(EvictionResult::Budget);
+    metrics.eviction(Some(&"web".into()), EvictionResult::Budget);
     metrics.actor_restarted(ActorName::Drainer, RestartCause::Panicked);
     metrics.checks_given_up(BoundedCheck::Return, Spent::Work, 2);
     let text = text(&metrics);
     assert_line(&text, r#"spot_guard_aws_calls_total{operation="SetDesiredCapacity",result="Throttled"} 1"#);
     assert_line(&text, r#"spot_guard_aws_call_seconds_bucket{le="0.025",operation="SetDesiredCapacity"} 1"#);
-    assert_line(&text, r#"spot_guard_evictions_total{result="Budget"} 1"#);
+    assert_line(&text, r#"spot_guard_evictions_total{pool="web",result="Budget"} 1"#);
     assert_line(&text, r#"spot_guard_actor_restarts_total{actor="Drainer",cause="Panicked"} 1"#);
     assert_line(&text, r#"spot_guard_checks_given_up_total{check="Return",spent="Work"} 2"#);
     assert_line(&text, r#"spot_guard_checks_given_up_total{check="Replacement",spent="Time"} 0"#);
@@ -209,10 +253,14 @@ fn gauges_follow_the_stored_objects_and_go_with_them() {
     let readiness = Readiness::default();
     readiness.ready("watch-pods");
     readiness.not_ready("auto-scaling", UnreadyCode::GroupsNotObserved, "throttled");
+    metrics.ready_agents(&"web".into(), 2);
+    metrics.ready_agents(&"gone".into(), 1);
     let full = metrics.encode(true, &readiness, &held, &pools).unwrap();
     assert_line(&full, r#"spot_guard_replacements{pool="web",phase="OnFallback"} 2"#);
     assert_line(&full, r#"spot_guard_replacements{pool="web",phase="Draining"} 0"#);
     assert_line(&full, r#"spot_guard_blocked_replacements{pool="web",box="10",reason="PodTerminating"} 1"#);
+    let oldest = r#"spot_guard_oldest_block_timestamp_seconds{pool="web",box="10",reason="PodTerminating"}"#;
+    assert_line(&full, &format!("{oldest} 1800000000"));
     assert_line(&full, r#"spot_guard_pool_desired{pool="web",group="Spot"} 4"#);
     assert_line(&full, r#"spot_guard_pool_in_service{pool="web",group="Spot"} 3"#);
     assert_line(&full, r#"spot_guard_pool_unwatched_nodes{pool="web"} 3"#);
@@ -220,6 +268,10 @@ fn gauges_follow_the_stored_objects_and_go_with_them() {
     assert_line(&full, r#"spot_guard_pool_node_seconds_total{pool="web",group="Spot"} 7200"#);
     assert_line(&full, r#"spot_guard_pool_node_seconds_total{pool="web",group="OnDemand"} 600"#);
     assert_line(&full, r#"spot_guard_pool_fallback_seconds_total{pool="web"} 300"#);
+    // A twelfth of an hour, and two hours, at 0.75 an hour.
+    assert_line(&full, r#"spot_guard_pool_fallback_cost_total{pool="web"} 0.0625"#);
+    assert_line(&full, r#"spot_guard_pool_savings_total{pool="web"} 1.5"#);
+    assert_line(&full, r#"spot_guard_pool_ready_agents{pool="web"} 2"#);
     assert_line(&full, "spot_guard_leader 1");
     assert_line(&full, r#"spot_guard_part_ready{part="watch-pods"} 1"#);
     assert_line(&full, r#"spot_guard_part_ready{part="auto-scaling"} 0"#);
@@ -232,7 +284,9 @@ fn gauges_follow_the_stored_objects_and_go_with_them() {
     // With the pool its gauges go, and a replica that does not lead has none of them.
     let gone = metrics.encode(true, &Readiness::default(), NONE, NO_POOLS).unwrap();
     assert_line(&gone, r#"spot_guard_replacements{pool="",phase="OnFallback"} 0"#);
-    assert!(!gone.contains("spot_guard_pool_desired{") && gone.ends_with("# EOF\n"), "{gone}");
+    for stored in ["spot_guard_pool_desired{", "spot_guard_pool_ready_agents{"] {
+        assert!(!gone.contains(stored) && gone.ends_with("# EOF\n"), "{gone}");
+    }
     let follower = metrics.encode(false, &readiness, &held, &pools).unwrap();
     for stored in ["spot_guard_pool_desired", "spot_guard_replacements{", "spot_guard_blocked"] {
         assert!(!follower.contains(stored), "{stored} in\n{follower}");
@@ -249,7 +303,9 @@ const LEDGER: &str = r#"{"scalingRequests": [{
     ]
 }]}"#;
 
-const POOL_SPEC: &str = r#"{"spotGroup": "web-spot", "onDemandGroup": "web-od"}"#;
+const POOL_SPEC: &str = r#"{
+    "spotGroup": "web-spot", "onDemandGroup": "web-od", "hourlyPrices": {"spot": "0.25", "onDemand": "1"}
+}"#;
 
 /// Each metric that is served once: name, type, labels, and what it says.
 #[derive(Default)]
@@ -305,7 +361,9 @@ fn all_of_controller(is_leader: bool) -> String {
     let status = held.status.as_mut().unwrap();
     status.started_at = Some(at(0));
     status.block(FlowBox::ScaleDown, [Reason::PodTerminating { pod: pod("web-1") }], at(0));
-    status.steps = vec![step(0, FlowBox::Notice, Outcome::NoticeReceived)];
+    status.steps = [(FlowBox::Notice, Outcome::NoticeReceived), (FlowBox::ScaleUp, Outcome::Requested)]
+        .map(|(flow_box, outcome)| step(0, flow_box, outcome))
+        .to_vec();
     metrics.record_stored(None, None, held.status.as_ref().unwrap());
     let mut pool = SpotPool::new("web", serde_json::from_str(POOL_SPEC).unwrap());
     let group = || Some(GroupStatus::default());
@@ -315,6 +373,7 @@ fn all_of_controller(is_leader: bool) -> String {
     status.node_account = Some(account());
     set_condition(&mut status.conditions, "Accepted", true, "Accepted", "", at(0));
     pool.status = Some(status);
+    metrics.ready_agents(&"web".into(), 1);
     let readiness = Readiness::default();
     readiness.ready("watch-pods");
     metrics.encode(is_leader, &readiness, &[held], &[pool]).unwrap()

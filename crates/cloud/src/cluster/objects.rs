@@ -6,7 +6,7 @@ use super::refusal::{Refusal, already_exists, bad_request, conflict, invalid, mo
 use super::request::Identity;
 use super::resources::ResourceKind;
 use super::world::World;
-use crate::admission::name_demanded;
+use crate::admission::is_name_of;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -186,7 +186,7 @@ fn check_name(kind: &ResourceKind, name: &str) -> Result<(), Refusal> {
 
 /// As the definition of InterruptionNotices demands it: the name tells node, instance and kind.
 fn check_notice(kind: &ResourceKind, name: &str, object: &Value) -> Result<(), Refusal> {
-    if kind.plural != "interruptionnotices" || name == name_demanded(object) {
+    if kind.plural != "interruptionnotices" || is_name_of(name, object) {
         return Ok(());
     }
     Err(invalid(&kind.kind, &kind.group, name, "metadata.name", "must be made of node, instance and kind"))

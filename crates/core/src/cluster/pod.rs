@@ -100,6 +100,8 @@ pub struct PodSpec {
     pub claims: Box<[ClaimRef]>,
     /// Has an emptyDir volume, whose content is lost when the pod moves.
     pub uses_empty_dir: bool,
+    /// Runs an image of aws-node-termination-handler ([`crate::neighbours::is_termination_handler`]).
+    pub termination_handler: bool,
     /// The features that a kubelet must declare before the scheduler gives it the pod, sorted (KEP-5328).
     pub required_features: Box<[Arc<str>]>,
     /// Its scheduler, unless that is `default-scheduler`: nobody knows the rules of another one.
@@ -126,6 +128,7 @@ impl Default for PodSpec {
             never_preempts: false,
             claims: Box::default(),
             uses_empty_dir: false,
+            termination_handler: false,
             required_features: Box::default(),
             scheduler: None,
             not_understood: None,
@@ -245,7 +248,8 @@ pub struct Pod {
     /// `cluster-autoscaler.kubernetes.io/safe-to-evict`, if set.
     pub safe_to_evict: Option<bool>,
     /// Until when `karpenter.sh/do-not-disrupt` asks to leave it alone: for ever, or for a duration after its
-    /// start (Karpenter, "Well-Known Annotations"; from 1.12 on).
+    /// start (Karpenter, "Well-Known Annotations"; from 1.12 on). For ever, too, where
+    /// `karpenter.sh/do-not-evict` is `true`, as it was called before (Karpenter, "Upgrade Guide", v0.32).
     pub do_not_disrupt: Option<Timestamp>,
     /// What it shares with the other pods of its template.
     pub spec: Arc<PodSpec>,

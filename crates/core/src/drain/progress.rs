@@ -356,14 +356,14 @@ impl Drain {
     /// Whether it is left on the node: its controller's pods come back each time. One that is just leaving is
     /// not.
     fn comes_back(&self, pod: &Pod, now: Moment) -> bool {
-        let leaving = self.requests.get(&pod.uid).is_some_and(|request| request.is_busy(now));
+        let leaving = self.requests.get(&pod.uid).is_some_and(|request| request.is_under_way(now));
         let times = self.came_back.get(&owner(pod)).map_or(0, |returns| returns.times);
         self.is_late(pod) && !leaving && times >= MAX_RETURNS
     }
 
-    /// Whether the pod was made after the drain began, and came to the node all the same.
+    /// Whether the pod was made after the node was tainted, and came to it all the same.
     fn is_late(&self, pod: &Pod) -> bool {
-        self.command.since.zip(pod.created).is_some_and(|(since, created)| created > since)
+        self.marked_at.zip(pod.created).is_some_and(|(marked, created)| created > marked.at)
     }
 
     fn sort(&self, pods: &[Arc<Pod>], now: Moment) -> Sorted {
@@ -417,9 +417,10 @@ impl Drain {
         now: Moment,
     ) -> Vec<Order> {
         let (policy, clock) = (self.pod_policy(), self.clock());
-        let busy = |pod: &&Arc<Pod>| self.requests.get(&pod.uid).is_some_and(|request| request.is_busy(now));
-        let (busy, idle): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = evictable.iter().partition(busy);
-        let under_way: Vec<&Pod> = busy.iter().map(|pod| &***pod).collect();
+        let requested =
+            |pod: &&Arc<Pod>| self.requests.get(&pod.uid).is_some_and(|request| request.is_under_way(now));
+        let (requested, idle): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = evictable.iter().partition(requested);
+        let under_way: Vec<&Pod> = requested.iter().map(|pod| &***pod).collect();
         let refs: Vec<&Pod> = idle.iter().map(|pod| &***pod).collect();
         let budgets = |pod: &Pod| covering.budgets(pod).to_vec();
         let mut order = eviction_order(&refs, &budgets);

@@ -23,7 +23,7 @@ pub(super) struct PodRequest {
 }
 
 impl PodRequest {
-    pub(super) fn is_busy(&self, now: Moment) -> bool {
+    pub(super) fn is_under_way(&self, now: Moment) -> bool {
         self.in_flight || self.granted_until.is_some_and(|until| now.up < until)
     }
 }

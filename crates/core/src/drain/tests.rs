@@ -273,6 +273,8 @@ struct Stage {
     listed: Option<Result<Vec<Listed>, String>>,
     /// How long ago it did, in seconds.
     listed_ago: u64,
+    /// Whether the API server refuses the marks of the node.
+    marks_refused: bool,
 }
 
 impl Stage {
@@ -300,6 +302,7 @@ impl Stage {
             freshness: Freshness::default(),
             listed: Some(Ok(vec![])),
             listed_ago: 0,
+            marks_refused: false,
         }
     }
 
@@ -328,7 +331,8 @@ impl Stage {
         let up = now.up.saturating_sub(Duration::from_secs(self.listed_ago));
         let look = self.listed.clone().map(|found| Look { asked: Moment { up, ..now }, found });
         let (freshness, look) = (&self.freshness, look.as_ref());
-        drain.step(&Sight { snapshot: &snapshot, freshness, marked: true, unmarkable: false, look }, now)
+        let (marked, unmarkable) = (!self.marks_refused, self.marks_refused);
+        drain.step(&Sight { snapshot: &snapshot, freshness, marked, unmarkable, look }, now)
     }
 
     /// Lets time pass, and shows what is asked then, sorted: `-name` is an eviction, `!name 30` a deletion
@@ -643,6 +647,24 @@ fn a_return_is_given_up_if_a_pod_comes_back_to_the_node_each_time() {
     stage.succeed("web-4", "web-5", "n", true);
     let Some(DrainEnd::GivenUp(why)) = stage.end(0) else { panic!("its node must not end: it runs there") };
     assert_eq!(why[0], Reason::PodComesBack { pod: named("web-5") });
+}
+
+/// Seeds 3147 and 3304: such pods counted as if they tolerated the taint, and were left on the node.
+#[test]
+fn a_pod_that_came_before_the_node_was_tainted_has_not_come_back_to_it() {
+    let mut stage = Stage::of(&["web-1"]).deadline(120);
+    stage.marks_refused = true;
+    stage.answer(&EvictionAnswer::Evicted);
+    for number in 2..6 {
+        stage.now += 1;
+        stage.succeed(&format!("web-{}", number - 1), &format!("web-{number}"), "n", true);
+        stage.answer(&EvictionAnswer::Evicted);
+    }
+    stage.marks_refused = false;
+    stage.now += 1;
+    stage.succeed("web-5", "web-6", "n", true);
+    assert_eq!(stage.asks(0), ["-web-6"]);
+    assert!(!stage.codes().contains(&ReasonCode::PodComesBack), "{:?}", stage.blocked());
 }
 
 #[test]

@@ -43,7 +43,7 @@ const EVENTS: [Event; 15] = [
     Event::BootFails(GroupKind::Spot),
     Event::NeverJoins(GroupKind::Spot),
     Event::NodesStay,
-    Event::Ask(ActionKind::Cancel, 0),
+    Event::Action(ActionKind::Cancel, 0),
 ];
 
 /// How many of the events happen in one story; `EXPLORE_EVENTS` asks for another number.
@@ -189,7 +189,7 @@ impl World {
             for instance in &group.instances {
                 let left =
                     if instance.lifecycle == Lifecycle::InService { 0 } else { self.ahead(instance.until) };
-                put(&(self.name(&instance.id), instance.lifecycle, left, instance.busy, instance.dies));
+                put(&(self.name(&instance.id), instance.lifecycle, left, instance.has_pods, instance.dies));
                 put(&instance.never_joins);
             }
             // A failure matters to shares that are older, and to health for one step.

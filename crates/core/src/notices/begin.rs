@@ -3,8 +3,14 @@
 use super::judge::{CLOCKS_DIFFER, Holder, NodeState, NoticeRefusal, Proof};
 use crate::cluster::{Node, Snapshot};
 use crate::ids::{InstanceId, NodeName, PoolName, ReplacementName};
-use crate::record::NoticeKind;
+use crate::record::{NoticeKind, ReplacementStatus};
+use crate::time::since;
 use jiff::Timestamp;
+use std::time::Duration;
+
+/// So long a notice with a deadline waits for the reading that shows whose its instance is. EC2 gives two
+/// minutes (EC2 User Guide, "Spot Instance interruption notices"), and the pods need them.
+const OWNER_PATIENCE: Duration = Duration::from_secs(15);
 
 /// A pool that names a group, or whose group has an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,6 +94,8 @@ pub struct KnownPools<'a> {
     pub may_be_unread: bool,
     /// Whether nodes outside all pools are drained.
     pub drain_outside: bool,
+    /// Whether a pool only observes: a node of it is left alone.
+    pub some_observe: bool,
     /// Whether another replacement sends the instance back, so that its node is drained in any case.
     pub goes_back: bool,
 }
@@ -97,6 +105,9 @@ pub struct KnownPools<'a> {
 pub enum Beginning<'a> {
     /// A replacement in this pool, or outside all pools.
     Replacement(Option<&'a PoolName>),
+    /// Nobody knows yet whose the instance is, and the pods cannot wait for it: they are moved, by a record
+    /// that says nothing about the instance. Its replacement begins when the pools were read.
+    Drain,
     /// The answer is not known yet.
     Wait,
     /// The notice is to be removed.
@@ -106,7 +117,12 @@ pub enum Beginning<'a> {
 impl Believed<'_> {
     /// What the notice begins. `name` is that of the record.
     #[must_use]
-    pub fn begins<'a>(&self, name: &ReplacementName, pools: &KnownPools<'a>) -> Beginning<'a> {
+    pub fn begins<'a>(
+        &self,
+        name: &ReplacementName,
+        pools: &KnownPools<'a>,
+        now: Timestamp,
+    ) -> Beginning<'a> {
         let claimed = if pools.all_read {
             // A pool whose groups cannot be used has its nodes, too.
             pools.owner.or(pools.owner_last_seen)
@@ -115,7 +131,7 @@ impl Believed<'_> {
             // has read. Advice waits. Before a deadline the pods have to leave, whether AWS can be read or
             // not.
             match pools.owner_last_seen.filter(|_| self.deadline.is_some()) {
-                None => return Beginning::Wait,
+                None => return self.until_read(pools, now),
                 owner => owner,
             }
         };
@@ -129,7 +145,7 @@ impl Believed<'_> {
         let bound = self.proof != Proof::Reporter || self.says_so;
         let owner = claimed.filter(|_| bound);
         if claimed.is_none() && (bound || !pools.drain_outside) && pools.may_be_unread {
-            return Beginning::Wait;
+            return self.until_read(pools, now);
         }
         if claimed.is_none() && !pools.drain_outside {
             return match pools.all_known {
@@ -139,6 +155,17 @@ impl Believed<'_> {
         }
         // Without a proof that the instance is the node's, its pods are moved and nothing is terminated.
         Beginning::Replacement(owner.filter(|_| **name == **self.instance_id))
+    }
+
+    /// What is done before the pools were read: advice waits. So does what may be a node that is left alone,
+    /// outside the pools or in one that only observes.
+    fn until_read<'a>(&self, pools: &KnownPools<'_>, now: Timestamp) -> Beginning<'a> {
+        let waited = self.created.is_some_and(|created| since(created, now) >= OWNER_PATIENCE);
+        let may_drain = pools.drain_outside && !pools.some_observe;
+        match waited && may_drain && self.deadline.is_some() {
+            true => Beginning::Drain,
+            false => Beginning::Wait,
+        }
     }
 
     /// The name of the record that the notice begins: that of the instance, which only such a node gets that
@@ -169,6 +196,14 @@ fn proven(instance_id: &InstanceId) -> ReplacementName {
 /// The name of a record that was begun without a proof that the instance is the node's alone.
 fn unproven(node: &NodeName, instance_id: &InstanceId) -> ReplacementName {
     format!("{node}.{instance_id}").into()
+}
+
+/// Whether the record with the name of an instance goes on with what another one of the same node has begun,
+/// before anybody knew whose the instance is. Its drain begins at once, or is not to begin.
+#[must_use]
+pub fn takes_over(proven: &ReplacementStatus, now: Timestamp) -> bool {
+    let is_known = proven.started_at.is_some_and(|at| since(at, now) >= OWNER_PATIENCE);
+    proven.old_node.drain().is_some() || is_known
 }
 
 /// The record that a notice is about: its own, or that of another node which has the instance. `find` looks a

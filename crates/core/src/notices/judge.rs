@@ -9,9 +9,9 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The longest name of a node that a notice can be about: with instance and kind it has to fit the name of an
-/// object, 253 characters (Kubernetes, "Object Names and IDs").
-pub const MAX_NODE_NAME: usize = 208;
+/// The longest name of a node that a notice can be about: with instance, kind and the time of maintenance it
+/// has to fit the name of an object, 253 characters (Kubernetes, "Object Names and IDs").
+pub const MAX_NODE_NAME: usize = 200;
 /// A deadline that has passed may count for so long yet.
 const PAST: SignedDuration = SignedDuration::from_secs(30);
 /// EC2 gives two minutes (EC2 User Guide, "Spot Instance interruption notices"). No deadline is further away.
@@ -29,8 +29,9 @@ pub(super) const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(30);
 const CLOCKS_AGREE: SignedDuration = SignedDuration::from_secs(3);
 /// The API server's clock counts as behind EC2's by so much at most.
 const BEHIND: SignedDuration = SignedDuration::from_secs(60);
-/// So many notices of one node are looked at in a turn. An honest node has as many at most: one of each kind.
-pub const LOOKED_AT: usize = 4;
+/// So many notices of one node are looked at in a turn. An honest node has one of each kind, and some more if
+/// its maintenance is moved.
+pub const LOOKED_AT: usize = 8;
 
 /// The name of the notice of `kind` of the node `node` about `instance_id`: reporting the same notice twice
 /// is one object, and no node has the name of another one's.
@@ -39,6 +40,23 @@ pub const LOOKED_AT: usize = 4;
 #[must_use]
 pub fn notice_name(node: &NodeName, instance_id: &InstanceId, kind: NoticeKind) -> String {
     format!("{node}.{instance_id}-{}", kind.slug())
+}
+
+/// The name of a notice with that deadline. EC2 moves scheduled events, cancels them and adds others (EC2
+/// User Guide, "Scheduled events for your instances"), and a notice never changes. So the time of maintenance
+/// is a part of the name, in seconds: each time that EC2 gives is an object.
+#[must_use]
+pub fn dated_notice_name(
+    node: &NodeName,
+    instance_id: &InstanceId,
+    kind: NoticeKind,
+    deadline: Option<Timestamp>,
+) -> String {
+    let name = notice_name(node, instance_id, kind);
+    match deadline.filter(|_| kind == NoticeKind::ScheduledMaintenance) {
+        Some(at) => format!("{name}-{}", at.as_second()),
+        None => name,
+    }
 }
 
 /// A notice as it is judged.
@@ -136,7 +154,7 @@ codes! {
     /// Why a notice is refused. `docs/reasons.md` lists all of them.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
     pub enum NoticeRefusal {
-        /// Its name is not that of its node, instance and kind.
+        /// Its name is not that of its node, instance and kind, or not that of its time.
         Misnamed,
         /// Another node has the instance.
         InstanceOfAnotherNode,
@@ -180,7 +198,7 @@ pub enum Judgement {
 /// way round.
 #[must_use]
 pub fn judge(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
-    if seen.name != notice_name(seen.node, seen.instance_id, seen.kind) {
+    if !is_well_named(seen) {
         return Judgement::Refused(NoticeRefusal::Misnamed);
     }
     let is_group_termination = seen.kind == NoticeKind::GroupTermination;
@@ -206,6 +224,12 @@ pub fn judge(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
         }
         judgement => judgement,
     }
+}
+
+/// Maintenance may be without its time in the name: an agent of an earlier version stores it so.
+fn is_well_named(seen: &Seen<'_>) -> bool {
+    seen.name == notice_name(seen.node, seen.instance_id, seen.kind)
+        || seen.name == dated_notice_name(seen.node, seen.instance_id, seen.kind, seen.deadline)
 }
 
 fn bind(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
@@ -269,6 +293,13 @@ pub fn is_to_come(seen: &Seen<'_>, now: Timestamp) -> bool {
     seen.kind == NoticeKind::ScheduledMaintenance && seen.deadline.is_some_and(|at| is_too_far(at, now))
 }
 
+/// Whether a notice of that kind and deadline tells of maintenance whose time is not over. It is needed until
+/// then, whatever became of the replacement that it began.
+#[must_use]
+pub fn is_scheduled(kind: NoticeKind, deadline: Option<Timestamp>, now: Timestamp) -> bool {
+    kind == NoticeKind::ScheduledMaintenance && deadline.is_some_and(|at| at > now)
+}
+
 /// Whether the notice carried a deadline from the start that EC2 cannot have given.
 #[must_use]
 pub fn was_implausible(seen: &Seen<'_>) -> bool {
@@ -288,7 +319,8 @@ fn is_between(deadline: Timestamp, now: Timestamp) -> bool {
 }
 
 /// The notices to look at, by their index, and those that are one too many of their node: those about the
-/// node's own instance come first, then the oldest. `instance_of` tells what a node has.
+/// node's own instance come first, then what is no maintenance, then the oldest. `instance_of` tells what a
+/// node has.
 #[must_use]
 pub fn pick(
     notices: &[Seen<'_>],
@@ -303,7 +335,9 @@ pub fn pick(
         let own = instance_of(node);
         indexes.sort_by_key(|index| {
             let seen = &notices[*index];
-            (own.as_ref() != Some(seen.instance_id), seen.created, seen.name)
+            // EC2 may have moved maintenance often.
+            let is_dated = seen.kind == NoticeKind::ScheduledMaintenance;
+            (own.as_ref() != Some(seen.instance_id), is_dated, seen.created, seen.name)
         });
         surplus.extend(indexes.split_off(indexes.len().min(LOOKED_AT)));
         picked.extend(indexes);

@@ -6,7 +6,8 @@ use crate::ids::{InstanceId, NodeName};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
-/// So many notices of one node are kept. An honest node has two at most: one of each kind.
+/// So many notices of one node are kept. An honest node has one of each kind, and some more if its
+/// maintenance is moved.
 pub const KEPT: usize = 16;
 
 #[derive(Clone, Debug)]

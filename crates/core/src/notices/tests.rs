@@ -2,7 +2,7 @@ use super::*;
 use crate::cluster::Node;
 use crate::flow::Event;
 use crate::ids::{InstanceId, NodeName, ReplacementName};
-use crate::record::{NoticeKind, ReplacementStatus};
+use crate::record::{NoticeKind, OldDrain, OldNodeState, ReplacementStatus};
 use crate::testing::leaked;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
@@ -244,8 +244,10 @@ fn a_deadline_outside_its_bounds_is_none_and_waiting_does_not_make_it_one() {
 fn the_longest_name_fits_an_object() {
     let node = "n".repeat(MAX_NODE_NAME).into();
     let instance = format!("i-{}", "0".repeat(17)).into();
-    let kinds = [NoticeKind::RebalanceRecommendation, NoticeKind::SpotInterruption];
-    let longest = kinds.map(|kind| notice_name(&node, &instance, kind).len()).into_iter().max();
+    // The last second that a notice can hold.
+    let last = "2199-12-31T23:59:59Z".parse().ok();
+    let named = |kind| dated_notice_name(&node, &instance, kind, last).len();
+    let longest = NoticeKind::REPORTED.map(named).into_iter().max();
     assert_eq!(longest, Some(253));
 }
 
@@ -283,6 +285,7 @@ const POOLS: KnownPools<'_> = KnownPools {
     all_known: true,
     may_be_unread: false,
     drain_outside: true,
+    some_observe: false,
     goes_back: false,
 };
 
@@ -339,13 +342,49 @@ fn what_a_notice_begins_depends_on_what_was_read_of_the_pools() {
         (unproven, KnownPools { owner: Some(leaked("p")), ..left_alone }, Replacement(None)),
     ];
     for (number, (notice, pools, expected)) in cases.into_iter().enumerate() {
-        assert_eq!(notice.begins(&OWN.into(), &pools), expected, "case {number}");
+        assert_eq!(notice.begins(&OWN.into(), &pools, now()), expected, "case {number}");
     }
     assert_eq!(
-        doubtful.begins(&"a.i".into(), &read),
+        doubtful.begins(&"a.i".into(), &read, now()),
         Replacement(None),
         "nothing is terminated by a doubtful record"
     );
+}
+
+#[test]
+fn before_a_deadline_pods_are_moved_though_nobody_knows_whose_the_instance_is() {
+    let (soon, advice) = (believed(Proof::Node, Some(after(120))), believed(Proof::Node, None));
+    let unread = KnownPools { all_read: false, ..POOLS };
+    let young = KnownPools { may_be_unread: true, ..POOLS };
+    for pools in [unread, young] {
+        let begins = |notice: Believed<'_>, at| notice.begins(&OWN.into(), &pools, after(at));
+        assert_eq!(begins(soon, 14), Beginning::Wait, "the next reading may show it");
+        assert_eq!(begins(soon, 15), Beginning::Drain);
+        assert_eq!(begins(advice, 15), Beginning::Wait, "nothing presses");
+        let left_alone = KnownPools { drain_outside: false, ..pools };
+        assert_eq!(soon.begins(&OWN.into(), &left_alone, after(15)), Beginning::Wait);
+        let observed = KnownPools { some_observe: true, ..pools };
+        assert_eq!(soon.begins(&OWN.into(), &observed, after(15)), Beginning::Wait);
+    }
+    let seen = KnownPools { owner_last_seen: Some(leaked("q")), ..unread };
+    assert_eq!(
+        soon.begins(&OWN.into(), &seen, after(15)),
+        Beginning::Replacement(Some(leaked("q"))),
+        "an earlier process has read it"
+    );
+}
+
+#[test]
+fn a_record_that_was_begun_before_the_pools_were_read_ends_also_if_the_next_one_does_not_drain() {
+    let begun = |old_node: OldNodeState| ReplacementStatus {
+        started_at: Some(now()),
+        old_node: old_node.into(),
+        ..ReplacementStatus::default()
+    };
+    let left = begun(OldNodeState::Kept {});
+    assert!(!takes_over(&left, after(14)), "it may be about to begin");
+    assert!(takes_over(&left, after(15)), "it only observes, or is left to another tool");
+    assert!(takes_over(&begun(OldNodeState::Draining(OldDrain::begun(now()))), now()));
 }
 
 #[test]
@@ -493,6 +532,46 @@ fn maintenance_is_advice_until_its_time_is_near() {
     // What EC2 takes, it takes in two minutes.
     let taken = of_kind("a", NoticeKind::SpotInterruption, Some(after(week)), 0);
     assert_eq!((deadline(&taken, after(week - 300)), was_implausible(&taken)), (None, true));
+}
+
+#[test]
+fn maintenance_counts_until_its_time_is_over() {
+    let of = |kind, at| is_scheduled(kind, at, now());
+    let kind = NoticeKind::ScheduledMaintenance;
+    assert!(of(kind, Some(after(7 * 24 * 3600))) && of(kind, Some(after(300))), "also when it is near");
+    assert!(!of(kind, Some(now())) && !of(kind, None));
+    assert!(!of(NoticeKind::SpotInterruption, Some(after(60))));
+}
+
+#[test]
+fn each_time_of_maintenance_has_a_name_of_its_own() {
+    let kind = NoticeKind::ScheduledMaintenance;
+    let (week, day) = (after(7 * 24 * 3600), after(24 * 3600));
+    let name = |kind, at| dated_notice_name(&"a".into(), &OWN.into(), kind, at);
+    let plain = notice_name(&"a".into(), &OWN.into(), kind);
+    assert_eq!(name(kind, Some(week)), format!("{plain}-{}", week.as_second()));
+    assert_ne!(name(kind, Some(week)), name(kind, Some(day)));
+    assert_eq!(name(kind, None), plain);
+    let other = NoticeKind::SpotInterruption;
+    assert_eq!(name(other, Some(day)), notice_name(&"a".into(), &OWN.into(), other), "a mock changes it");
+
+    let known = Known {
+        node: NodeState::Has(OWN.into()),
+        holder: Holder::One(leaked("a")),
+        record: None,
+        marked: false,
+        nodes_are_current: true,
+        now: now(),
+    };
+    let judged = |name: &str, kind, at| judge(&of_kind(name, kind, at, 1), &known);
+    let (accepted, misnamed) =
+        (Judgement::Accepted(Proof::Node), Judgement::Refused(NoticeRefusal::Misnamed));
+    assert_eq!(judged(&name(kind, Some(day)), kind, Some(day)), accepted);
+    assert_eq!(judged(&plain, kind, Some(day)), accepted, "as an earlier version names it");
+    assert_eq!(judged(&name(kind, Some(week)), kind, Some(day)), misnamed, "of another time");
+    assert_eq!(judged(&name(kind, Some(day)), kind, None), misnamed, "of no time");
+    let dated = format!("{}-{}", name(other, None), day.as_second());
+    assert_eq!(judged(&dated, other, Some(day)), misnamed, "of another kind");
 }
 
 #[test]

@@ -269,18 +269,18 @@ fn what_cannot_be_read_is_left_to_the_dead_letter_queue_and_never_looped_over() 
 fn a_lifecycle_action_is_completed_when_its_node_is_drained_or_gone_or_was_held_for_long() {
     let mut status = ReplacementStatus::default();
     let soon = Duration::from_secs(60);
-    assert!(!is_completed(None, true, soon), "its record is still to come");
-    assert!(!is_completed(Some(&status), true, soon));
-    assert!(is_completed(Some(&status), false, soon), "its node is gone");
-    assert!(is_completed(Some(&status), true, HELD_FOR));
+    assert!(!is_completed(&[], true, soon), "its record is still to come");
+    assert!(!is_completed(&[&status], true, soon));
+    assert!(is_completed(&[&status], false, soon), "its node is gone");
+    assert!(is_completed(&[&status], true, HELD_FOR));
     let mut cancelled = ReplacementStatus { finished_at: Some(at(NOW)), ..status.clone() };
     cancelled.old_node.enter(OldNodeState::Retained {});
-    assert!(!is_completed(Some(&cancelled), true, soon), "nothing was drained: the notice begins it anew");
+    assert!(!is_completed(&[&cancelled], true, soon), "nothing was drained: the notice begins it anew");
     let drain = OldDrain::begun(at(NOW));
     status.old_node.enter(OldNodeState::Draining(drain.clone()));
-    assert!(!is_completed(Some(&status), true, soon));
+    assert!(!is_completed(&[&status], true, soon));
     status.old_node.enter(OldNodeState::Drained(drain));
-    assert!(is_completed(Some(&status), true, soon));
+    assert!(is_completed(&[&status], true, soon));
 }
 
 proptest! {

@@ -300,3 +300,17 @@ fn the_docs_list_every_code_in_this_order() {
     let codes = codes.chain(NoticeRefusal::ALL.map(|refusal| refusal.as_str().to_owned()));
     assert!(listed.eq(codes), "docs/reasons.md is not up to date");
 }
+
+#[test]
+fn every_code_has_the_hint_of_the_docs() {
+    let docs = include_str!("../../../../docs/reasons.md");
+    // The same code may stand among the answers to a SpotAction, with another hint.
+    let docs = docs.split("\n## Answering a SpotAction").next().expect("a first part");
+    let rows = docs.lines().filter(|line| line.starts_with("| `"));
+    let cells = rows.map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect::<Vec<_>>());
+    let listed: Vec<(String, String)> =
+        cells.map(|row| (row[0].replace('`', ""), row[2].replace('`', ""))).collect();
+    let told: Vec<(String, String)> =
+        ReasonCode::ALL.iter().map(|code| (code.to_string(), code.hint().to_owned())).collect();
+    assert_eq!(listed, told, "crates/core/src/wording/hints.rs and docs/reasons.md differ");
+}

@@ -49,6 +49,10 @@ pub struct ReplacementStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     pub spot_group: Option<GroupName>,
+    /// The Availability Zone of the old instance: others there may be interrupted next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub zone: Option<String>,
     /// The UID that the old node had: a later node of its name has another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
@@ -212,17 +216,31 @@ impl ReplacementStatus {
         {
             return;
         }
-        if self.steps.len() >= MAX_STEPS {
-            // The beginning says most: what repeats in its middle gives way.
-            self.steps.remove(MAX_STEPS / 2);
-        }
-        self.steps.push(StepRecord {
+        self.keep_step(StepRecord {
             flow_box,
             at: now,
             outcome,
             node: node.to_owned(),
             message: clipped(message),
         });
+    }
+
+    fn keep_step(&mut self, step: StepRecord) {
+        if self.steps.len() >= MAX_STEPS {
+            // The beginning says most: what repeats in its middle gives way.
+            self.steps.remove(MAX_STEPS / 2);
+        }
+        self.steps.push(step);
+    }
+
+    /// This beginning after what the record `earlier` of the same instance has seen.
+    #[must_use]
+    pub fn after(self, earlier: &Self) -> Self {
+        let (steps, spot_actions) = (earlier.steps.clone(), earlier.spot_actions.clone());
+        let mut whole = Self { steps, spot_actions, ..self.clone() };
+        self.steps.into_iter().for_each(|step| whole.keep_step(step));
+        self.spot_actions.iter().for_each(|name| whole.take_in_spot_action(name));
+        whole
     }
 
     /// Remembers that the SpotAction of that name was taken in.
@@ -286,7 +304,7 @@ impl ReplacementStatus {
         if let Some(reason) = self.blocking.first() {
             return reason.flow_box;
         }
-        match self.phase {
+        match self.phase() {
             Phase::Received => FlowBox::Notice,
             Phase::ScalingUp => FlowBox::Wait,
             Phase::FallingBack | Phase::BackingOff => FlowBox::Fallback,

@@ -94,10 +94,7 @@ fn forget_progress(status: &mut ReplacementStatus) {
 /// A cancelled replacement begins anew: something else happened to the same instance.
 #[must_use]
 pub fn reopen(cancelled: &ReplacementStatus, fresh: ReplacementStatus) -> ReplacementStatus {
-    let (mut steps, mut spot_actions) = (cancelled.steps.clone(), cancelled.spot_actions.clone());
-    steps.extend(fresh.steps);
-    spot_actions.extend(fresh.spot_actions);
-    ReplacementStatus { steps, spot_actions, ..fresh }
+    fresh.after(cancelled)
 }
 
 /// Ends a replacement whose old node is still wanted: taint and cordon come off, what it brought goes back as

@@ -192,6 +192,7 @@ fn ask_both_again(next: &mut ReplacementStatus, turn: &Turn<'_>) {
 }
 
 /// Whether, and how, a request failed. A throttled call is no failure, and what is unknown is waited for.
+/// Before a deadline nobody waits for a group of Spot instances that has refused.
 fn failure(
     status: &ReplacementStatus,
     group: GroupKind,
@@ -199,7 +200,9 @@ fn failure(
     turn: &Turn<'_>,
 ) -> Option<RequestFailure> {
     if let Some(failure) = share_of_attempt(status, group, turn).and_then(|share| share.failure.as_ref()) {
-        let found = RequestFailure::of(failure.class, &failure.message);
+        let presses = group == GroupKind::Spot && status.deadline.is_some();
+        let follows = if presses { RequestFailure::of_pressing } else { RequestFailure::of };
+        let found = follows(failure.class, &failure.message);
         if found.is_some() {
             return found;
         }

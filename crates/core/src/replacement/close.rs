@@ -64,7 +64,7 @@ pub(super) fn close(next: &mut ReplacementStatus, turn: &Turn<'_>) {
 /// Whether an instance that came too late runs pods, and has to go back.
 fn returns_late_winner(next: &mut ReplacementStatus, group: GroupKind, turn: &Turn<'_>) -> bool {
     let share = turn.facts.share(group, turn.subject).filter(|share| share.is_raised());
-    let Some((instance_id, node)) = turn.facts.serving_node(share, group).filter(|(_, node)| node.busy)
+    let Some((instance_id, node)) = turn.facts.serving_node(share, group).filter(|(_, node)| node.has_pods)
     else {
         return false;
     };

@@ -81,7 +81,7 @@ pub struct NodeFact {
     /// Whether it keeps a start-up taint, as [`crate::reason::NodeTrouble::Tainted`] says it.
     pub tainted: bool,
     /// Whether pods that would have to move run on it.
-    pub busy: bool,
+    pub has_pods: bool,
     /// Its zone, if such pods have volumes, which cannot leave it.
     pub volume_zone: Option<String>,
     /// When it was created.
@@ -209,6 +209,11 @@ impl Facts<'_> {
     pub(super) fn group_of_old(&self, subject: &Subject) -> Option<GroupName> {
         let spot = &self.view?.spot;
         spot.instance(&subject.instance_id).map(|_| spot.name.clone())
+    }
+
+    /// The zone of the old instance, if it is in the pool's Spot group.
+    pub(super) fn zone_of_old(&self, subject: &Subject) -> Option<String> {
+        self.view?.spot.instance(&subject.instance_id).map(|held| held.zone.clone())
     }
 
     /// Whether the pool names another Spot group than the one that had the old instance: that it is not in

@@ -160,12 +160,12 @@ impl Stage {
     }
 
     fn with_facts<T>(&self, decide: impl FnOnce(&Subject, &Facts<'_>) -> T) -> T {
-        let node = |name: &str, ready, busy| NodeFact {
+        let node = |name: &str, ready, has_pods| NodeFact {
             name: name.into(),
             ready,
             cordoned: self.cordoned && name != "old",
             tainted: self.tainted && name != "old",
-            busy,
+            has_pods,
             volume_zone: None,
             created: self.created,
             ready_changed: Some(self.now - self.unready_for),
@@ -199,8 +199,8 @@ impl Stage {
                     if self.unready.iter().any(|held| held == id) {
                         return Some(node(id, false, false));
                     }
-                    let (name, busy) = self.nodes.iter().find(|(held, _)| held == id)?;
-                    Some(node(name, true, *busy))
+                    let (name, has_pods) = self.nodes.iter().find(|(held, _)| held == id)?;
+                    Some(node(name, true, *has_pods))
                 },
                 fit_with: &|_| self.fit.clone(),
                 drain: self.drain.as_ref(),

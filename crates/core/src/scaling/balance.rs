@@ -5,8 +5,8 @@
 //! have nothing, the group itself is asked and chooses the zone. Volumes and a deadline leave no choice.
 
 use super::inputs::Inputs;
-use super::observe::is_of_one_zone;
 use super::wants::Want;
+use crate::classify::is_of_one_zone;
 use crate::group::{FailureClass, GroupView};
 use crate::ids::ReplacementName;
 use crate::ledger::{Failure, Ledger, Method};

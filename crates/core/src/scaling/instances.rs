@@ -23,8 +23,8 @@ pub struct InstanceFacts {
     /// at before they are ended as surplus, or a pod could be bound to them at the last moment, or have been
     /// unseen.
     pub schedulable: BTreeSet<InstanceId>,
-    /// They were announced to be interrupted so lately that others of their zones may follow.
-    pub interrupted: BTreeSet<InstanceId>,
+    /// Zones of which Spot instances were announced to be interrupted so lately that others may follow.
+    pub interrupted_zones: BTreeSet<String>,
     /// When the API server listed the instance's node as empty, since it is cordoned.
     pub found_empty: BTreeMap<InstanceId, Timestamp>,
     /// The replacements found that these are of no use to them: the pods do not fit, or the node stands idle.
@@ -96,7 +96,7 @@ impl InstanceFacts {
                 self.schedulable.insert(id.clone());
             }
         }
-        let unnamed = cluster.nodes().iter().filter(|node| !node.names_its_cloud() && nodes.is_busy(node));
+        let unnamed = cluster.nodes().iter().filter(|node| !node.names_its_cloud() && nodes.has_pods(node));
         self.unnamed_joined = unnamed.map(|node| node.created.unwrap_or(Timestamp::MAX)).max();
     }
 
@@ -159,24 +159,24 @@ impl<'a> PoolNodes<'a> {
     /// If no node has any pods, nothing can be compared.
     fn keeps_taint(&self, node: &Node) -> bool {
         let own: Vec<&Taint> = node.taints.iter().filter(|taint| self.is_of_node(taint)).collect();
-        if own.is_empty() || self.is_busy(node) {
+        if own.is_empty() || self.has_pods(node) {
             return false;
         }
         let nodes = self.view.instances().filter_map(|held| self.cluster.node_of_instance(&held.id));
-        let busy: Vec<&Node> = nodes.filter(|other| self.is_busy(other)).collect();
+        let with_pods: Vec<&Node> = nodes.filter(|other| self.has_pods(other)).collect();
         let is_meant = |pod: &Pod, taint: &Taint| {
             pod.spec.tolerations.iter().any(|own| own.key.is_some() && own.tolerates(taint))
         };
         let is_usual = |taint: &&Taint| {
-            busy.iter().any(|other| {
+            with_pods.iter().any(|other| {
                 let mut pods = self.cluster.pods_on(&other.name).filter(|pod| drain::must_move(pod));
                 other.taints.contains(*taint) || pods.any(|pod| is_meant(pod, taint))
             })
         };
-        !busy.is_empty() && !own.iter().all(is_usual)
+        !with_pods.is_empty() && !own.iter().all(is_usual)
     }
 
-    fn is_busy(&self, node: &Node) -> bool {
+    fn has_pods(&self, node: &Node) -> bool {
         self.cluster.pods_on(&node.name).any(drain::must_move)
     }
 

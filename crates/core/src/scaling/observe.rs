@@ -3,16 +3,13 @@
 use super::calls::Call;
 use super::inputs::Inputs;
 use super::wants::Want;
-use crate::classify::decisive;
+use crate::classify::{decisive, has_tried_all};
 use crate::group::{FailedActivity, FailureClass, GroupView, NoInstance};
 use crate::ids::{InstanceId, ReplacementName};
 use crate::ledger::{Balance, CLOCK_SKEW, DesiredSeen, Failure, Ledger, RequestState, Share};
 use crate::record::{GroupKind, clipped};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
-
-/// By then a group has tried its other zones, unless an instance is on its way in.
-const ZONES_TRIED_AFTER: SignedDuration = SignedDuration::from_secs(30);
 
 /// An instance that was claimed longer ago was no failed launch.
 const BOOTS_WITHIN: SignedDuration = SignedDuration::from_secs(300);
@@ -102,29 +99,15 @@ fn lost_since(share: &Share, now: Timestamp) -> Timestamp {
 /// A group that fails in one zone tries the next (User Guide, "Availability Zone distribution"), so one zone
 /// out of capacity is not the market. With a deadline nobody waits for the next zone.
 fn failed_launch<'a>(share: &Share, group: &'a GroupView, now: Timestamp) -> Option<&'a FailedActivity> {
-    let is_final =
-        |found: &&FailedActivity| share.deadline.is_some() || has_tried_all(share, group, found, now);
+    let is_final = |found: &&FailedActivity| {
+        share.deadline.is_some() || has_tried_all(group, found, share.since - CLOCK_SKEW, share.since, now)
+    };
     decisive_failure(share, group).filter(is_final)
 }
 
 /// The failure that weighs most among those since a share asks for its instance.
 fn decisive_failure<'a>(share: &Share, group: &'a GroupView) -> Option<&'a FailedActivity> {
     decisive(group.failed_since(share.since - CLOCK_SKEW), |failure| failure.class)
-}
-
-/// Whether a group whose launch failed so tries no further zone.
-fn has_tried_all(share: &Share, group: &GroupView, decisive: &FailedActivity, now: Timestamp) -> bool {
-    let is_tried = |zone: &String| {
-        group.failed_since(share.since - CLOCK_SKEW).any(|failure| failure.zone.as_ref() == Some(zone))
-    };
-    let waits_long = now.duration_since(share.since) >= ZONES_TRIED_AFTER;
-    // A quota is the account's, whatever one zone has.
-    let is_of_account = |failure: &FailedActivity| failure.class == FailureClass::Quota;
-    !is_of_one_zone(decisive.class, &decisive.message)
-        || group.failed_since(share.since - CLOCK_SKEW).any(is_of_account)
-        || group.zones.len() <= 1
-        || group.zones.iter().all(is_tried)
-        || waits_long && !group.is_launching()
 }
 
 /// Whether the group launches nothing for a share just now, as far as can be seen.
@@ -137,14 +120,9 @@ pub(super) fn launches_nothing(share: &Share, group: &GroupView, now: Timestamp)
     }
     let just_failed = |failed: &FailedActivity| now.duration_since(failed.started_at) <= PAUSES_FOR;
     group.setup.launch_suspended().is_some()
-        || decisive_failure(share, group).is_some_and(|found| has_tried_all(share, group, found, now))
+        || decisive_failure(share, group)
+            .is_some_and(|found| has_tried_all(group, found, share.since - CLOCK_SKEW, share.since, now))
             && group.failed_since(share.since - CLOCK_SKEW).any(just_failed)
-}
-
-/// Whether another zone may have what this one has not: capacity, the instance type itself, or a subnet.
-pub(super) fn is_of_one_zone(class: FailureClass, message: &str) -> bool {
-    let of_zone = ["Availability Zone", "InZone", "subnet", "Subnet"];
-    class == FailureClass::Capacity || of_zone.iter().any(|word| message.contains(word))
 }
 
 /// Finds shares whose raised desired capacity somebody else lowered again, as cluster-autoscaler does

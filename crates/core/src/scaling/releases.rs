@@ -8,6 +8,7 @@ use super::wants::Want;
 use crate::group::GroupView;
 use crate::ids::{InstanceId, ReplacementName};
 use crate::ledger::{Balance, Ledger, Method, Reduction, ScalingRequest, Share};
+use crate::reason::NodeTrouble;
 use crate::record::GroupKind;
 use std::collections::BTreeSet;
 
@@ -32,8 +33,19 @@ impl<'a> SpareInstances<'a> {
             && !instances.stale
             && self.pausing.iter().all(|(of, _)| *of != kind)
             && !instances.with_pods.contains(id)
+            && !self.may_run_unseen(kind, id)
             && !deferred.ending(kind, id)
             && !self.cordon.contains(id)
+    }
+
+    /// Whether the node of the instance may have joined, with pods, without a word of its instance.
+    fn may_run_unseen(&self, kind: GroupKind, id: &InstanceId) -> bool {
+        let Inputs { instances, ledger, .. } = self.inputs;
+        let trouble = instances.troubles.get(id).map(|trouble| trouble.why);
+        let has = |share: &Share| share.instance_id.as_ref() == Some(id);
+        let mut requests = ledger.requests(kind).filter(|request| request.shares.iter().any(has));
+        trouble == Some(NodeTrouble::NotJoined)
+            && requests.any(|request| instances.may_have_joined(request.requested_at))
     }
 
     /// Has the node cordoned first, if pods could still come to it unseen.
@@ -140,10 +152,9 @@ pub(super) fn withdraw(
             }
             continue;
         }
-        // Who takes everything back is owed nothing if the old instance stays. A replacement has its name.
-        let old = InstanceId::from(replacement.as_str());
-        let stays = *want == Want::Nothing && (*kind == GroupKind::OnDemand || group.is_active(&old));
-        if !stays && share.balance == Balance::OwedByUs && share.instance_id.is_none() {
+        // The old instance was never in the on-demand group, so nothing there is owed to who takes all back.
+        let is_owed = *want != Want::Nothing || *kind == GroupKind::Spot;
+        if is_owed && share.balance == Balance::OwedByUs && share.instance_id.is_none() {
             if let Some(call) = give_back(ledger, inputs, *kind, &share) {
                 return Some(call);
             }

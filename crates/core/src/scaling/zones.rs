@@ -3,19 +3,21 @@
 use super::inputs::Inputs;
 use super::wants::Want;
 use crate::ids::ReplacementName;
-use crate::record::GroupKind;
+use crate::record::{GroupKind, NoticeKind, ReplacementStatus};
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeSet;
 
 /// Interruptions of one instance type in one zone come together: in over 92 % of cases within three minutes
 /// (arXiv 2604.16457). The notice comes two minutes before the deadline (EC2 User Guide, "Spot Instance
 /// interruption notices").
 const TOGETHER_PAST_DEADLINE: SignedDuration = SignedDuration::from_secs(60);
 
-/// Whether the interruption with this deadline was announced so lately that others of its zone may follow.
+/// The zone of an interruption that was announced so lately that others of its zone may follow. What a group
+/// ends and what EC2 maintains says nothing about the market of a zone.
 #[must_use]
-pub fn may_be_followed(deadline: Timestamp, now: Timestamp) -> bool {
-    now.duration_since(deadline) < TOGETHER_PAST_DEADLINE
+pub fn interrupted_lately(status: &ReplacementStatus, now: Timestamp) -> Option<&str> {
+    let is_interruption = status.notice == Some(NoticeKind::SpotInterruption);
+    let lately = status.deadline.is_some_and(|at| now.duration_since(at) < TOGETHER_PAST_DEADLINE);
+    status.zone.as_deref().filter(|_| is_interruption && lately)
 }
 
 /// The zones of a group in the order in which they are asked for a replacement: that of the pods' volumes,
@@ -34,12 +36,8 @@ pub(super) fn order(
         Want::Adopted { .. } | Want::Left | Want::Nothing | Want::Done => None,
     };
     let (group, spot) = (inputs.group(kind), inputs.group(GroupKind::Spot));
-    let interrupted: BTreeSet<&str> = spot
-        .instances
-        .iter()
-        .filter(|held| kind == GroupKind::Spot && inputs.instances.interrupted.contains(&held.id))
-        .map(|held| held.zone.as_str())
-        .collect();
+    let interrupted =
+        |zone: &str| kind == GroupKind::Spot && inputs.instances.interrupted_zones.contains(zone);
     // A replacement has the name of its old instance.
     let old = spot.instances.iter().find(|held| *held.id == **replacement);
     let own = old.map(|held| held.zone.as_str());
@@ -47,7 +45,33 @@ pub(super) fn order(
     zones.sort_by_key(|zone| {
         let zone = zone.as_str();
         let (is_bad, is_own) = (avoided.contains(&zone), own == Some(zone));
-        (Some(zone) != volume_zone, is_bad, interrupted.contains(zone), !is_own, group.active_in(zone))
+        (Some(zone) != volume_zone, is_bad, interrupted(zone), !is_own, group.active_in(zone))
     });
     zones
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interruption_speaks_of_its_zone_for_three_minutes_and_nothing_else_does() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+        let status = |notice, left: i64| ReplacementStatus {
+            notice: Some(notice),
+            deadline: Some(now + SignedDuration::from_secs(left)),
+            zone: Some("a".to_owned()),
+            ..ReplacementStatus::default()
+        };
+        for (notice, left, expected) in [
+            (NoticeKind::SpotInterruption, 120, Some("a")),
+            // The instance is gone by now.
+            (NoticeKind::SpotInterruption, -59, Some("a")),
+            (NoticeKind::SpotInterruption, -60, None),
+            (NoticeKind::GroupTermination, 120, None),
+            (NoticeKind::ScheduledMaintenance, 120, None),
+        ] {
+            assert_eq!(interrupted_lately(&status(notice, left), now), expected, "{notice:?} {left}");
+        }
+    }
 }

@@ -8,8 +8,8 @@ fn now() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().expect("a time")
 }
 
-fn ask(action: ActionKind) -> Ask {
-    Ask {
+fn ask(action: ActionKind) -> RequestedAction {
+    RequestedAction {
         name: "t-1".to_owned(),
         action,
         pool: None,
@@ -22,16 +22,16 @@ fn ask(action: ActionKind) -> Ask {
     }
 }
 
-fn of_node(action: ActionKind, node: &str) -> Ask {
-    Ask { node: Some(node.into()), ..ask(action) }
+fn of_node(action: ActionKind, node: &str) -> RequestedAction {
+    RequestedAction { node: Some(node.into()), ..ask(action) }
 }
 
-fn of_replacement(action: ActionKind, name: &str) -> Ask {
-    Ask { replacement: Some(name.into()), ..ask(action) }
+fn of_replacement(action: ActionKind, name: &str) -> RequestedAction {
+    RequestedAction { replacement: Some(name.into()), ..ask(action) }
 }
 
-fn of_pool(action: ActionKind, pool: &str) -> Ask {
-    Ask { pool: Some(pool.into()), ..ask(action) }
+fn of_pool(action: ActionKind, pool: &str) -> RequestedAction {
+    RequestedAction { pool: Some(pool.into()), ..ask(action) }
 }
 
 fn subject() -> Subject {
@@ -47,27 +47,46 @@ fn subject() -> Subject {
 /// A story that advice began, in this phase.
 fn status(phase: Phase) -> ReplacementStatus {
     let advice = NoticeKind::RebalanceRecommendation;
-    ReplacementStatus { phase, ..replacement::open(&subject(), advice, None, None, None, now()) }
+    let mut status = replacement::open(&subject(), advice, None, None, None, now());
+    match phase {
+        Phase::ScalingUp => {
+            status.capacity = CapacityState::SpotRequested { since: now() }.into();
+        }
+        Phase::Draining => status.old_node = OldNodeState::Draining(OldDrain::begun(now())).into(),
+        Phase::Ending => {
+            let instance = instance(GroupKind::Spot);
+            status.old_node = OldNodeState::Terminating(OldDrain::begun(now())).into();
+            status.capacity = CapacityState::Taken { instance, on_demand_requested: false }.into();
+        }
+        Phase::Cancelling | Phase::Cancelled => status.old_node = OldNodeState::Retained {}.into(),
+        _ => {}
+    }
+    status.finished_at = phase.is_finished().then(now);
+    status.settle_phase(now());
+    status
+}
+
+fn instance(group: GroupKind) -> Capacity {
+    Capacity { group, instance_id: "i-9".into(), node_name: "n-9".into(), ready_at: now() }
 }
 
 /// An on-demand node stands in for the old one, which is gone.
 fn fallback() -> ReplacementStatus {
-    let instance = Capacity {
-        group: GroupKind::OnDemand,
-        instance_id: "i-9".into(),
-        node_name: "n-9".into(),
-        ready_at: now(),
-    };
+    let instance = instance(GroupKind::OnDemand);
     ReplacementStatus {
         old_node: OldNodeState::Gone {}.into(),
         capacity: CapacityState::Taken { instance, on_demand_requested: true }.into(),
         fallback: FallbackState::OnFallback(OpenFallback::default()).into(),
-        ..status(Phase::OnFallback)
+        ..status(Phase::Received)
     }
 }
 
 /// What comes of it in a pool `p` with the Spot nodes n-1 and n-2, where `i-1` is the story of n-1.
-fn decided(ask: &Ask, story: Option<&ReplacementStatus>, spot_actions: &[Ask]) -> Decision {
+fn decided(
+    ask: &RequestedAction,
+    story: Option<&ReplacementStatus>,
+    spot_actions: &[RequestedAction],
+) -> Decision {
     let story = story.map(|status| StoredReplacement {
         name: "i-1".into(),
         node: leaked("n-1"),
@@ -131,13 +150,9 @@ fn acceptance(decision: Decision) -> (ActionAnswer, Vec<ReplacementName>) {
 fn what_cannot_be_followed_is_refused_with_what_is_wrong() {
     use ActionKind::{Cancel, Pause, Replace, Resume, Return};
     let deadline = ReplacementStatus { deadline: Some(now()), ..status(Phase::Draining) };
-    let ending = ReplacementStatus {
-        old_node: OldNodeState::Terminating(OldDrain::begun(now())).into(),
-        ..status(Phase::Ending)
-    };
+    let ending = status(Phase::Ending);
     let gone = ReplacementStatus { old_node: OldNodeState::Gone {}.into(), ..status(Phase::Ending) };
-    let released =
-        ReplacementStatus { old_node: OldNodeState::Retained {}.into(), ..status(Phase::Cancelling) };
+    let released = status(Phase::Cancelling);
     let over = status(Phase::Completed);
     let node = |node: &str| node.to_owned();
     let id = |id: &str| id.to_owned();
@@ -227,7 +242,7 @@ fn the_record_takes_it_in_before_it_is_told() {
     for (ask, before) in rows {
         assert_eq!(decided(&ask, Some(&before), &[]), Decision::Record(vec!["i-1".into()]), "{ask:?}");
         let mut after = before.clone();
-        if before.phase == Phase::Cancelled {
+        if before.phase() == Phase::Cancelled {
             after = replacement::reopen(&before, open(&ask, &subject(), None, None, now()));
         } else {
             take_in(&ask, &subject(), &mut after, now());
@@ -251,7 +266,7 @@ fn the_record_takes_it_in_before_it_is_told() {
         take_in(&ask, &subject(), &mut after, now());
         assert_eq!(after, once, "{ask:?}: once is enough");
         // However quickly the story ends, the SpotAction has led to it.
-        after.phase = Phase::Completed;
+        after.finished_at = Some(now());
         acceptance(decided(&ask, Some(&after), &[]));
     }
 }
@@ -332,7 +347,7 @@ fn a_return_is_tried_at_once_and_fails_with_backoff() {
 
 #[test]
 fn pauses_hold_until_a_resume_for_the_same_that_came_later() {
-    let pause = |name: &str, pool: Option<&str>, second: i64, version, stage| Ask {
+    let pause = |name: &str, pool: Option<&str>, second: i64, version, stage| RequestedAction {
         name: name.to_owned(),
         pool: pool.map(Into::into),
         order: (Some(now() + jiff::SignedDuration::from_secs(second)), version),
@@ -358,13 +373,13 @@ fn pauses_hold_until_a_resume_for_the_same_that_came_later() {
         first.answer,
         ActionAnswer::Ends { pauses: ended.map(str::to_owned).into(), still: still.clone() }
     );
-    let accepted = Ask { stage: ActionStage::Accepted, ..resume };
+    let accepted = RequestedAction { stage: ActionStage::Accepted, ..resume };
     let names = ended.map(str::to_owned).into();
     assert_eq!(decided(&accepted, None, &spot_actions), Decision::EndPauses(names));
     let Decision::Tell(last) = decided(&accepted, None, &spot_actions[4..]) else { panic!("it is complete") };
     assert_eq!(last.complete, Some((true, ActionReason::Resumed)));
 
-    let all = Ask { stage: ActionStage::Accepted, ..ask(ActionKind::Resume) };
+    let all = RequestedAction { stage: ActionStage::Accepted, ..ask(ActionKind::Resume) };
     assert_eq!(decided(&all, None, &spot_actions), Decision::EndPauses(vec!["everything".to_owned()]));
     let (answer, _) = acceptance(decided(&of_pool(ActionKind::Resume, "p"), None, &[]));
     assert_eq!(answer, ActionAnswer::NotPaused { pool: Some("p".into()), still });
@@ -378,7 +393,10 @@ fn a_pause_is_accepted_and_complete_only_when_it_is_over() {
     let mut conditions = Vec::new();
     told.tell(&mut conditions, now());
     assert_eq!(ActionStage::of(&conditions), ActionStage::Accepted);
-    assert_eq!(decided(&Ask { stage: ActionStage::Accepted, ..pause.clone() }, None, &[]), Decision::Wait);
+    assert_eq!(
+        decided(&RequestedAction { stage: ActionStage::Accepted, ..pause.clone() }, None, &[]),
+        Decision::Wait
+    );
     let ended = ActionUpdate::ended_by("t-1".to_owned(), Some("ann".to_owned()));
     assert_eq!(
         ended.answer,
@@ -389,9 +407,10 @@ fn a_pause_is_accepted_and_complete_only_when_it_is_over() {
     let messages: Vec<&String> = conditions.iter().map(|held| &held.message).collect();
     assert_eq!(messages, [&told.answer.to_string(), &ended.answer.to_string()]);
     assert!(
-        [ActionStage::Pending, ActionStage::Accepted].map(|stage| Ask { stage, ..pause.clone() }.pauses())[1]
+        [ActionStage::Pending, ActionStage::Accepted]
+            .map(|stage| RequestedAction { stage, ..pause.clone() }.pauses())[1]
     );
-    assert!(!Ask { stage: ActionStage::Over, ..pause }.pauses());
+    assert!(!RequestedAction { stage: ActionStage::Over, ..pause }.pauses());
 }
 
 #[test]

@@ -96,6 +96,25 @@ fn on_advice_each_launch_that_failed_since_is_answered_once() {
 }
 
 #[test]
+fn on_advice_one_zone_without_capacity_is_not_the_market() {
+    let mut stage = Advised::new();
+    let in_zone = |stage: &mut Advised, at: i64, zone: &str| {
+        fails(&mut stage.view.spot, at);
+        stage.view.spot.failures.last_mut().expect("a failure").zone = Some(zone.to_owned());
+    };
+    stage.view.spot.zones = ["a", "b"].map(str::to_owned).to_vec();
+    stage.view.spot.failures.clear();
+    in_zone(&mut stage, 60, "a");
+    assert_eq!(stage.answers(), None, "the group tries the next zone");
+    stage.now = 90;
+    assert_eq!(stage.answers(), Some(60), "it has tried them by now");
+    stage.view.spot.unlisted_launches = 1;
+    assert_eq!(stage.answers(), None, "an instance is on its way in");
+    in_zone(&mut stage, 89, "b");
+    assert_eq!(stage.answers(), Some(89), "no zone is left");
+}
+
+#[test]
 fn on_advice_nothing_begins_that_the_pool_or_its_limits_do_not_want() {
     type Change = fn(&mut Advised);
     let changes: [(&str, Change); 9] = [

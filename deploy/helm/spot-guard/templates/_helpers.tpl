@@ -44,6 +44,9 @@ seccompProfile:
 {{- with .Values.tls.secretName -}}
 {{- $_ := set $own "tls" (dict "certificate" "/etc/spot-guard-tls/tls.crt" "key" "/etc/spot-guard-tls/tls.key") -}}
 {{- end -}}
+{{- with .Values.clusterName -}}
+{{- $_ := set $own "clusterName" . -}}
+{{- end -}}
 {{- with .Values.queue.url -}}
 {{- $_ := set $own "queue" (dict "url" .) -}}
 {{- end -}}

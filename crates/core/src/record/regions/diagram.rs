@@ -66,6 +66,19 @@ fn the_diagram_is_drawn_from_the_tables() {
         committed == drawn,
         "docs/states.mmd is old: UPDATE_STATES=1 cargo test -p spot-guard-core diagram"
     );
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ARCHITECTURE.md");
+    let text = std::fs::read_to_string(&page).expect("ARCHITECTURE.md");
+    let (begin, end) = ("<!-- states -->\n", "<!-- end of states -->");
+    let (before, rest) = text.split_once(begin).expect("where the states begin");
+    let (_, after) = rest.split_once(end).expect("where the states end");
+    let shown = format!("{before}{begin}```mermaid\n{drawn}```\n{end}{after}");
+    if std::env::var_os("UPDATE_STATES").is_some() {
+        std::fs::write(&page, &shown).expect("ARCHITECTURE.md can be written");
+    }
+    assert!(
+        shown == std::fs::read_to_string(&page).expect("ARCHITECTURE.md"),
+        "ARCHITECTURE.md is old: UPDATE_STATES=1 cargo test -p spot-guard-core diagram"
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn an_instance_is_busy_while_pods_run_or_end_on_its_node_and_schedulable_until_that_is_cordoned() {
+fn an_instance_has_pods_while_pods_run_or_end_on_its_node_and_schedulable_until_that_is_cordoned() {
     use crate::cluster::{Node, Pod};
     use crate::testing::{cluster, node, pod};
     let cordoned = Node { unschedulable: true, ..node("1") };
@@ -15,14 +15,14 @@ fn an_instance_is_busy_while_pods_run_or_end_on_its_node_and_schedulable_until_t
 }
 
 #[test]
-fn an_instance_that_two_nodes_say_they_run_on_counts_as_busy() {
+fn an_instance_that_two_nodes_say_they_run_on_counts_as_one_with_pods() {
     use crate::cluster::Node;
     use crate::testing::{cluster, node};
     let idle = |name: &str| Node { unschedulable: true, provider_id: "aws:///a/i-1".into(), ..node(name) };
-    for (nodes, busy) in [(vec![idle("1")], 0), (vec![idle("1"), idle("e")], 1)] {
+    for (nodes, with_pods) in [(vec![idle("1")], 0), (vec![idle("1"), idle("e")], 1)] {
         let mut facts = InstanceFacts::default();
         facts.look_at(&usual(), &cluster(nodes, vec![]), &Freshness::default(), "ours", now());
-        assert_eq!(facts.with_pods.len(), busy);
+        assert_eq!(facts.with_pods.len(), with_pods);
     }
 }
 
@@ -31,7 +31,7 @@ fn an_instance_without_a_node_is_not_idle_while_a_young_node_does_not_say_which_
     use crate::cluster::Node;
     use crate::testing::{cluster, node};
     let ago = |seconds| Some(now() - Duration::from_secs(seconds));
-    for (provider_id, created, busy) in [
+    for (provider_id, created, with_pods) in [
         ("", ago(599), vec!["i-1", "i-3"]),
         ("", ago(600), vec![]),
         ("", None, vec![]),
@@ -47,7 +47,11 @@ fn an_instance_without_a_node_is_not_idle_while_a_young_node_does_not_say_which_
             "ours",
             now(),
         );
-        assert_eq!(facts.with_pods, busy.into_iter().map(Into::into).collect(), "{provider_id} {created:?}");
+        assert_eq!(
+            facts.with_pods,
+            with_pods.into_iter().map(Into::into).collect(),
+            "{provider_id} {created:?}"
+        );
     }
 }
 

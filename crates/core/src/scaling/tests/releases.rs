@@ -1,5 +1,7 @@
+use super::super::instances::Trouble;
 use super::*;
 use crate::ids::InstanceId;
+use crate::reason::NodeTrouble;
 
 #[test]
 fn the_old_instance_is_ended_with_its_plus_one() {
@@ -133,14 +135,21 @@ fn a_late_winner_sends_the_on_demand_share_back() {
     let ledger = next(&ledger, &view, &on_demand).ledger;
     let nothing = wants([(GroupKind::OnDemand, "i-1", Want::Nothing)]);
     let back = Call::Terminate { group: GroupKind::OnDemand, instance_id: "i-9".into(), decrement: true };
-    assert_eq!(next(&ledger, &view, &nothing).call, Some(back));
-    let busy = InstanceFacts { with_pods: ["i-9".into()].into(), ..InstanceFacts::default() };
-    let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &busy, &Deferred::default(), now());
+    assert_eq!(next(&ledger, &view, &nothing).call, Some(back.clone()));
+    let with_pods = InstanceFacts { with_pods: ["i-9".into()].into(), ..InstanceFacts::default() };
+    let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &with_pods, &Deferred::default(), now());
     assert_eq!(kept.call, None, "what runs pods is not ended");
     let schedulable: BTreeSet<InstanceId> = ["i-9".into()].into();
     let taking_pods = InstanceFacts { schedulable: schedulable.clone(), ..InstanceFacts::default() };
     let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &taking_pods, &Deferred::default(), now());
     assert_eq!((kept.call, kept.cordon), (None, schedulable), "its node is cordoned first");
+    for (joined, call) in [(1, None), (-1, Some(back))] {
+        let troubles = [("i-9".into(), Trouble { why: NodeTrouble::NotJoined, marked: false })].into();
+        let unnamed_joined = Some(now() + SignedDuration::from_secs(joined));
+        let unseen = InstanceFacts { troubles, unnamed_joined, ..InstanceFacts::default() };
+        let plan = plan(&ledger, &view, &nothing, &BTreeSet::new(), &unseen, &Deferred::default(), now());
+        assert_eq!(plan.call, call, "a node with pods that names no instance joined {joined} s after it");
+    }
     view.on_demand.min = 1;
     let kept = next(&ledger, &view, &nothing);
     assert_eq!(kept.call, None, "at the minimum the group would launch it again, each time");
@@ -203,6 +212,10 @@ fn a_debt_that_is_left_over_is_given_back_to_the_group() {
     (share.balance, share.instance_id) = (Balance::OwedByUs, None);
     view.spot.desired = 2;
     view.spot.instances.truncate(2);
+    // Seed 964: its instance came for somebody else and went with a decrement; then it was cancelled.
+    let cancelled = wants([(GroupKind::Spot, "i-1", Want::Nothing)]);
+    assert!(view.spot.is_active(&"i-1".into()), "the old instance stays");
+    assert_eq!(next(&ledger, &view, &cancelled).call, set(GroupKind::Spot, 3));
     let done = wants([(GroupKind::Spot, "i-1", Want::Done)]);
     let plan = next(&ledger, &view, &done);
     assert_eq!(plan.call, set(GroupKind::Spot, 3));

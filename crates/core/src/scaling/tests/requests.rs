@@ -155,11 +155,11 @@ fn zones_are_asked_in_the_order_of_volumes_interruptions_own_zone_and_crowd() {
         (GroupKind::Spot, "i-1", None, vec![], "acb"),
         (GroupKind::Spot, "i-3", None, vec![], "bca"),
         (GroupKind::Spot, "i-1", Some("b"), vec![], "bac"),
-        (GroupKind::Spot, "i-1", None, vec!["i-1"], "cba"),
-        (GroupKind::Spot, "i-1", Some("a"), vec!["i-1"], "acb"),
-        (GroupKind::Spot, "i-3", None, vec!["i-1"], "bca"),
-        (GroupKind::Spot, "i-1", None, vec!["i-1", "i-3"], "cab"),
-        (GroupKind::OnDemand, "i-1", None, vec!["i-1"], "abc"),
+        (GroupKind::Spot, "i-1", None, vec!["a"], "cba"),
+        (GroupKind::Spot, "i-1", Some("a"), vec!["a"], "acb"),
+        (GroupKind::Spot, "i-3", None, vec!["a"], "bca"),
+        (GroupKind::Spot, "i-1", None, vec!["a", "b"], "cab"),
+        (GroupKind::OnDemand, "i-1", None, vec!["a"], "abc"),
     ] {
         let zone = volume.map(str::to_owned);
         let want = Want::Instance {
@@ -170,12 +170,12 @@ fn zones_are_asked_in_the_order_of_volumes_interruptions_own_zone_and_crowd() {
             gone: false,
             join_timeout: JOIN_TIMEOUT,
         };
-        let interrupted: BTreeSet<_> = interrupted.into_iter().map(Into::into).collect();
-        let facts = InstanceFacts { interrupted, ..InstanceFacts::default() };
+        let interrupted_zones: BTreeSet<_> = interrupted.into_iter().map(Into::into).collect();
+        let facts = InstanceFacts { interrupted_zones, ..InstanceFacts::default() };
         let wanted = wants([(kind, name, want)]);
         let none = (BTreeSet::new(), Deferred::default());
         let plan = plan(&Ledger::default(), &view, &wanted, &none.0, &facts, &none.1, now());
-        assert_eq!(zones(&plan), expected, "{kind} {name} {volume:?} {:?}", facts.interrupted);
+        assert_eq!(zones(&plan), expected, "{kind} {name} {volume:?} {:?}", facts.interrupted_zones);
     }
 }
 

@@ -238,8 +238,8 @@ fn what_stands_idle_is_terminated_at_once_but_not_at_the_minimum_and_not_under_p
     let plan = looks(&ledger, &view, &spot("i-1"), &facts, 0);
     let last = share(&plan.ledger, "i-1").discarded.expect("the last one");
     assert_eq!((last.zone.as_str(), last.why), ("", NodeTrouble::StandsIdle), "its zone is as good as any");
-    let busy = InstanceFacts { with_pods: ["i-4".into()].into(), ..facts.clone() };
-    assert_eq!(ends(&view, &busy), None, "pods run on it");
+    let with_pods = InstanceFacts { with_pods: ["i-4".into()].into(), ..facts.clone() };
+    assert_eq!(ends(&view, &with_pods), None, "pods run on it");
     view.spot.min = view.spot.desired;
     assert_eq!(ends(&view, &facts), None, "the group would launch the next one");
 }

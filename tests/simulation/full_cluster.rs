@@ -6,7 +6,7 @@ use spot_guard::sim::world::{App, Start};
 
 /// Five nodes of 4 cores with `pods` pods of 850 thousandths; four of them fill a node.
 fn with_pods(pods: u32) -> Plot {
-    let plot = Scenario::BusyCluster.plot();
+    let plot = Scenario::FullCluster.plot();
     let web = App {
         name: "web".to_owned(),
         replicas: pods,
