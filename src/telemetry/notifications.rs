@@ -91,7 +91,7 @@ impl Target {
             pool => told.pool.as_deref(),
             node => told.step.node.as_str(),
             box => told.step.flow_box.number(),
-            outcome => format!("{:?}", told.step.outcome),
+            outcome => told.step.outcome.as_str(),
             message => told.step.message.as_str(),
             at => told.step.at.to_string(),
         };

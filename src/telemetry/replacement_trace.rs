@@ -183,7 +183,7 @@ impl Story<'_> {
         let step = self.steps[at];
         let before = at.checked_sub(1).map_or(self.status.started_at, |before| Some(self.steps[before].at));
         let start = before.unwrap_or(step.at).min(step.at);
-        let (flow_box, outcome) = (step.flow_box, format!("{:?}", step.outcome));
+        let (flow_box, outcome) = (step.flow_box, step.outcome.as_str());
         let same = |earlier: &&&StepRecord| (earlier.flow_box, earlier.outcome) == (flow_box, step.outcome);
         let blocked = step.outcome == Outcome::Blocked;
         let reasons = if blocked { &self.status.blocking[..] } else { held_up };
@@ -191,7 +191,7 @@ impl Story<'_> {
         let mut attributes = self.attributes();
         attributes.extend([
             KeyValue::new("spot_guard.box", flow_box.number()),
-            KeyValue::new("spot_guard.outcome", outcome.clone()),
+            KeyValue::new("spot_guard.outcome", outcome),
             KeyValue::new("spot_guard.attempt", self.steps[..=at].iter().filter(same).count() as i64),
             KeyValue::new("spot_guard.message", step.message.clone()),
         ]);

@@ -82,7 +82,7 @@ impl FallbackTracker {
     fn tell_step(&self, record: &NodeReplacement, step: &StepRecord) {
         let told = Told {
             warning: step.outcome.is_warning(),
-            reason: &format!("{:?}", step.outcome),
+            reason: step.outcome.as_str(),
             action: format!("Box{}", step.flow_box.number()),
             note: &step.message,
             secondary: Some(record.object_ref(&())),
@@ -106,6 +106,6 @@ impl FallbackTracker {
 fn event_name(record: &NodeReplacement, step: &StepRecord) -> String {
     let uid = record.uid().unwrap_or_else(|| record.name_any());
     let at = step.at.as_microsecond();
-    let what = format!("{:?}{}", step.outcome, step.flow_box.number()).to_lowercase();
+    let what = format!("{}{}", step.outcome.as_str(), step.flow_box.number()).to_lowercase();
     format!("spot-guard.{uid}.{at:x}.{what}")
 }

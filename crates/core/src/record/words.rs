@@ -1,5 +1,6 @@
 //! The words of a replacement's record: notices, groups, phases, boxes of the flow, outcomes.
 
+use crate::codes;
 use crate::ids::{InstanceId, NodeName};
 use crate::reason::ReasonCode;
 use jiff::Timestamp;
@@ -172,67 +173,69 @@ impl Phase {
     }
 }
 
-/// What a step of the flow ended with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum Outcome {
-    /// Box 1: a notice was received.
-    NoticeReceived,
-    /// Box 1: an interruption notice followed the recommendation.
-    Escalated,
-    /// Box 1: the pool only observes; what would be done is reported.
-    Observed,
-    /// Box 1: another tool replaces the node.
-    SteppedAside,
-    /// Boxes 1, 6 and 11: a SpotAction is followed.
-    ActionFollowed,
-    /// Box 2 or 3.2: one more instance was requested.
-    Requested,
-    /// Box 3 or 3.2: no capacity, a quota, or the group is at its maximum.
-    NoCapacity,
-    /// Box 3 or 3.2: the group's configuration is wrong.
-    Misconfigured,
-    /// Box 3 or 3.2: AWS refused the launch for a reason that is not known.
-    LaunchRefused,
-    /// Box 3 or 3.2: the node of an instance could not be used, and the instance was terminated.
-    Unusable,
-    /// Box 3 or 3.2: the time to wait ran out.
-    TimedOut,
-    /// Box 3: EC2 did not take the instance at its deadline; what stands in for it goes back.
-    NoticeFalse,
-    /// Box 3.1 or 3.2: in service, and its node Ready.
-    InService,
-    /// Box 3.2: both groups failed, the node is kept for now.
-    NodeKept,
-    /// Box 4: the node carries the taint.
-    Tainted,
-    /// Box 5 or 10: something holds the drain up.
-    Blocked,
-    /// Box 5 or 10: the pods run elsewhere.
-    Drained,
-    /// Box 5: the old instance is gone.
-    Terminated,
-    /// Box 5: AWS took the instance before we terminated it.
-    TakenByAws,
-    /// Box 6: the fallback is being watched.
-    Monitoring,
-    /// Box 6: an on-demand instance above the baseline is to go back to Spot.
-    Adopted,
-    /// Box 6: an adopted instance is left to its owner again.
-    Released,
-    /// Box 7: the Spot group is healthy.
-    Healthy,
-    /// Box 8: healthy for long enough.
-    Stable,
-    /// Box 9: the on-demand node can be drained.
-    Safe,
-    /// Box 10: a return was given up, taint and cordon removed; it is tried again.
-    ReturnGivenUp,
-    /// Box 10: the on-demand group shrank.
-    ScaledDown,
-    /// Box 11: the replacement is over and cleaned up.
-    CleanedUp,
-    /// A person cancelled the replacement.
-    Cancelled,
+codes! {
+    /// What a step of the flow ended with.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+    pub enum Outcome {
+        /// Box 1: a notice was received.
+        NoticeReceived,
+        /// Box 1: an interruption notice followed the recommendation.
+        Escalated,
+        /// Box 1: the pool only observes; what would be done is reported.
+        Observed,
+        /// Box 1: another tool replaces the node.
+        SteppedAside,
+        /// Boxes 1, 6 and 11: a SpotAction is followed.
+        ActionFollowed,
+        /// Box 2 or 3.2: one more instance was requested.
+        Requested,
+        /// Box 3 or 3.2: no capacity, a quota, or the group is at its maximum.
+        NoCapacity,
+        /// Box 3 or 3.2: the group's configuration is wrong.
+        Misconfigured,
+        /// Box 3 or 3.2: AWS refused the launch for a reason that is not known.
+        LaunchRefused,
+        /// Box 3 or 3.2: the node of an instance could not be used, and the instance was terminated.
+        Unusable,
+        /// Box 3 or 3.2: the time to wait ran out.
+        TimedOut,
+        /// Box 3: EC2 did not take the instance at its deadline; what stands in for it goes back.
+        NoticeFalse,
+        /// Box 3.1 or 3.2: in service, and its node Ready.
+        InService,
+        /// Box 3.2: both groups failed, the node is kept for now.
+        NodeKept,
+        /// Box 4: the node carries the taint.
+        Tainted,
+        /// Box 5 or 10: something holds the drain up.
+        Blocked,
+        /// Box 5 or 10: the pods run elsewhere.
+        Drained,
+        /// Box 5: the old instance is gone.
+        Terminated,
+        /// Box 5: AWS took the instance before we terminated it.
+        TakenByAws,
+        /// Box 6: the fallback is being watched.
+        Monitoring,
+        /// Box 6: an on-demand instance above the baseline is to go back to Spot.
+        Adopted,
+        /// Box 6: an adopted instance is left to its owner again.
+        Released,
+        /// Box 7: the Spot group is healthy.
+        Healthy,
+        /// Box 8: healthy for long enough.
+        Stable,
+        /// Box 9: the on-demand node can be drained.
+        Safe,
+        /// Box 10: a return was given up, taint and cordon removed; it is tried again.
+        ReturnGivenUp,
+        /// Box 10: the on-demand group shrank.
+        ScaledDown,
+        /// Box 11: the replacement is over and cleaned up.
+        CleanedUp,
+        /// A person cancelled the replacement.
+        Cancelled,
+    }
 }
 
 impl Outcome {

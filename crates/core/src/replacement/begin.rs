@@ -7,7 +7,7 @@ use crate::limits;
 use crate::preflight;
 use crate::reason::Reason;
 use crate::record::{
-    CapacityState, FallbackState, NoticeKind, OldNodeState, ReplacementStatus, UtilisationPercent,
+    CapacityState, FallbackState, NoticeKind, OldNodeState, Outcome, ReplacementStatus, UtilisationPercent,
     set_condition,
 };
 use jiff::Timestamp;
@@ -106,8 +106,8 @@ pub fn cancel(status: &mut ReplacementStatus, now: Timestamp) {
         if !matches!(*status.capacity, CapacityState::Withdrawn { .. }) {
             status.capacity.enter(CapacityState::Withdrawn { on_demand_requested });
         }
-        let text = "requested capacity goes back";
-        set_condition(&mut status.conditions, "CapacityReady", false, "Cancelled", text, now);
+        let (reason, text) = (Outcome::Cancelled.as_str(), "requested capacity goes back");
+        set_condition(&mut status.conditions, "CapacityReady", false, reason, text, now);
     }
     forget_progress(status);
     status.settle_phase(now);

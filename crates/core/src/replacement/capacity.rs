@@ -145,7 +145,8 @@ fn taken(
         next.fallback.enter(FallbackState::Pending(OpenFallback::default()));
     }
     next.blocking.clear();
-    set_condition(&mut next.conditions, "CapacityReady", true, "InService", &event.to_string(), now);
+    let reason = event.outcome().as_str();
+    set_condition(&mut next.conditions, "CapacityReady", true, reason, &event.to_string(), now);
     event.add_to(next, &node, now);
 }
 

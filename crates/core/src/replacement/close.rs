@@ -79,8 +79,8 @@ pub(super) fn finish(next: &mut ReplacementStatus, finish: Finish, turn: &Turn<'
     next.finished_at = Some(now);
     next.settle_phase(now);
     let event = if next.old_node.is_retained() { Event::Cancelled(finish) } else { Event::CleanedUp(finish) };
-    let reason = format!("{:?}", event.outcome());
-    set_condition(&mut next.conditions, "Completed", true, &reason, &finish.to_string(), now);
+    let reason = event.outcome().as_str();
+    set_condition(&mut next.conditions, "Completed", true, reason, &finish.to_string(), now);
     event.add_to(next, &turn.subject.node, now);
 }
 

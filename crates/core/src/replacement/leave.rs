@@ -10,7 +10,7 @@ use crate::freshness::{Step, WatchedKind};
 use crate::group::PoolView;
 use crate::ledger::unusable::Unusable;
 use crate::policy::seconds;
-use crate::reason::{NodeTrouble, Reason, in_one_line};
+use crate::reason::{NodeTrouble, Reason, ReasonCode, in_one_line};
 use crate::record::{
     CapacityState, DrainPurpose, FlowBox, GroupKind, NoticeKind, OldDrain, OldNodeState, ReplacementStatus,
     set_condition,
@@ -70,8 +70,8 @@ fn follow(next: &mut ReplacementStatus, mut drain: OldDrain, turn: &Turn<'_>) {
             next.old_node.enter(OldNodeState::Drained(drain));
             next.blocking.clear();
             let event = ended(end, DrainPurpose::Replace);
-            let (reason, text) = (format!("{:?}", event.outcome()), event.to_string());
-            set_condition(&mut next.conditions, "Drained", true, &reason, &text, now);
+            let (reason, text) = (event.outcome().as_str(), event.to_string());
+            set_condition(&mut next.conditions, "Drained", true, reason, &text, now);
             event.add_to(next, &subject.node, now);
         }
         Some(report) if report.stuck && report.held_until.is_none() && !report.blocked.is_empty() => {
@@ -248,7 +248,8 @@ fn finish_termination(next: &mut ReplacementStatus, drain: OldDrain, pressed: bo
     if !stale.is_empty() && !pressed {
         // Whether its drain is over is found anew when the picture is current again.
         next.old_node.enter(OldNodeState::Draining(drain));
-        set_condition(&mut next.conditions, "Drained", false, "StaleWatch", &in_one_line(&stale), now);
+        let reason = ReasonCode::StaleWatch.as_str();
+        set_condition(&mut next.conditions, "Drained", false, reason, &in_one_line(&stale), now);
         next.block(FlowBox::Drain, stale, now);
         return;
     }
