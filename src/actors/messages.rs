@@ -36,22 +36,22 @@ impl Revision {
     }
 }
 
-/// Part of box 3: QueuePoller → AsgScaler.
-///
-/// EC2 has ended or stopped an instance, or does so now. Its group sees it later.
-#[derive(Message, Clone, Debug, PartialEq, Eq)]
-#[rtype(result = "()")]
-pub struct InstanceEnded {
-    /// The instance, of any group.
-    pub instance_id: InstanceId,
-}
-
 /// Box 1: QueuePoller → HealthMonitor.
 ///
 /// The notice queue was read just now: no node needs an agent.
 #[derive(Message, Clone, Copy, Debug, PartialEq, Eq)]
 #[rtype(result = "()")]
 pub struct QueueRead;
+
+/// Part of box 3: QueuePoller → AsgScaler.
+///
+/// EC2 has terminated or stopped an instance, or does so now. Its group sees it later.
+#[derive(Message, Clone, Debug, PartialEq, Eq)]
+#[rtype(result = "()")]
+pub struct InstanceEnded {
+    /// The instance, of any group.
+    pub instance_id: InstanceId,
+}
 
 /// Boxes 2, 3.2, 5, 10: FallbackTracker → AsgScaler.
 ///

@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 pub struct Items<T> {
     /// Sorted by name.
     pub items: Vec<T>,
-    /// What to ask for as `continue` to get the next page; absent on the last one.
+    /// The value of `continue` that gets the next page; absent on the last one.
     #[serde(rename = "continue", default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }

@@ -43,7 +43,7 @@ pub(super) fn of_routes(endpoints: &[Endpoint]) -> Value {
         "info": {
             "title": "Spot Guard",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "What Spot Guard knows, and what it can be asked to do. Any replica answers. Errors are \
+            "description": "What Spot Guard knows, and what can be requested of it. Any replica answers. Errors are \
                 problem details (RFC 9457).",
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },

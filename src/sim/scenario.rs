@@ -75,7 +75,7 @@ impl Act {
         let market = |name: &str, capacity: &Supply| match capacity {
             Supply::Unlimited => format!("{name} capacity is back"),
             Supply::Left(count) => format!("{name} has {count} more to give"),
-            Supply::None => format!("{name} runs dry"),
+            Supply::None => format!("{name} is out of capacity"),
         };
         match self {
             Self::SpotHas(capacity) => market("Spot", capacity),

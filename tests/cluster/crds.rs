@@ -275,7 +275,7 @@ async fn the_groups_stay_while_requests_are_open(client: &Client) {
         pools.patch("workers", &PatchParams::default(), &spec).await
     };
     requests(json!([{
-        "id": "1", "group": "OnDemand", "groupName": "b", "baseline": 1, "target": 2, "instancesBefore": [],
+        "id": "1", "group": "OnDemand", "groupName": "b", "desiredBefore": 1, "target": 2, "instancesBefore": [],
         "requestedAt": "2026-03-01T12:00:00Z", "state": "Applied", "shares": [],
     }]))
     .await;

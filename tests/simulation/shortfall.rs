@@ -27,7 +27,7 @@ fn stood_in_for() -> Vec<(FlowBox, Outcome)> {
     ]
 }
 
-/// Pods that need all three nodes. Spot runs dry at once, and is back after so long.
+/// Pods that need all three nodes. Spot is out of capacity at once, and is back after so long.
 pub fn dry_until(back: u64, stand_ins: usize) -> Plot {
     Plot {
         script: vec![

@@ -178,22 +178,28 @@ fn reached<'a>(graph: &BTreeMap<&'a str, BTreeSet<&'a str>>, from: &'a str) -> B
     found
 }
 
-/// The files that import each other, circle by circle.
+/// What imports each other, circle by circle: files, and the top modules with all that is below them.
 pub fn circles(files: &[Source]) -> Vec<Vec<String>> {
     let mut found = BTreeSet::new();
     for held in crates(files) {
-        let graph = held.graph();
-        let reach: BTreeMap<&str, BTreeSet<&str>> =
-            graph.keys().map(|module| (*module, reached(&graph, module))).collect();
-        for (module, own) in &reach {
-            let back = own.iter().filter(|other| reach[*other].contains(module));
-            let circle: BTreeSet<String> = back.map(|other| held.modules[*other].file.clone()).collect();
-            if !circle.is_empty() {
-                found.insert(circle.into_iter().collect::<Vec<_>>());
-            }
-        }
+        found.extend(circles_of(&held.graph(), |module| held.modules[module].file.clone()));
+        found.extend(circles_of(&held.rooms(), |room| format!("{}::{room}", held.name)));
     }
     found.into_iter().collect()
+}
+
+fn circles_of(
+    graph: &BTreeMap<&str, BTreeSet<&str>>,
+    name: impl Fn(&str) -> String,
+) -> BTreeSet<Vec<String>> {
+    let reach: BTreeMap<&str, BTreeSet<&str>> =
+        graph.keys().map(|module| (*module, reached(graph, module))).collect();
+    let circle = |(module, own): (&&str, &BTreeSet<&str>)| {
+        let back: BTreeSet<String> =
+            own.iter().filter(|other| reach[*other].contains(module)).map(|other| name(other)).collect();
+        (!back.is_empty()).then(|| back.into_iter().collect())
+    };
+    reach.iter().filter_map(circle).collect()
 }
 
 /// The longest chain of imports between the top modules of each crate, from the top to the ground.

@@ -1,34 +1,11 @@
 //! What the API server demands of notices by the definition of their kind and by the admission policy
 //! (deploy/manifests/admission-policy.yaml), for stories in which somebody tries to get past it.
 
-use crate::cluster::{Identity, Refusal, RequestInfo, refusal};
-use jiff::Timestamp;
+use crate::cluster::{Identity, Refusal, RequestInfo, is_name_of, refusal};
 use serde_json::Value;
 
 /// By which a token tells the node of its pod (KEP-4193).
 const NODE_OF_TOKEN: &str = "authentication.kubernetes.io/node-name";
-
-/// Whether the name is one that the content of a notice demands: of the node that reports, its instance and
-/// the kind, so that nobody can take the name of another node's notice. The time of maintenance may follow.
-#[must_use]
-pub fn is_name_of(name: &str, notice: &Value) -> bool {
-    let wanted = name_demanded(notice);
-    let deadline = notice["spec"]["deadline"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
-    let at = deadline.filter(|_| notice["spec"]["kind"] == "ScheduledMaintenance");
-    name == wanted || at.is_some_and(|at| name == format!("{wanted}-{}", at.as_second()))
-}
-
-fn name_demanded(notice: &Value) -> String {
-    let text = |field: &str| notice["spec"][field].as_str().unwrap_or_default();
-    let slug = match text("kind") {
-        "RebalanceRecommendation" => "rebalance-recommendation",
-        "SpotInterruption" => "spot-interruption",
-        "ScheduledMaintenance" => "scheduled-maintenance",
-        "GroupTermination" => "group-termination",
-        _ => "manual",
-    };
-    format!("{}.{}-{slug}", text("nodeName"), text("instanceId"))
-}
 
 /// Refuses a notice that is not about the node of its creator's token, or has another name than its content
 /// demands.

@@ -1,51 +1,14 @@
 //! What happens to a replacement. Box, outcome and severity of each event follow from it; its English stands
 //! in `wording`.
 
-use crate::group::FailureClass;
 use crate::ids::{InstanceId, NodeName};
 use crate::neighbours::Neighbour;
 use crate::reason::NodeTrouble;
 use crate::reason::Reason;
 use crate::record::{DrainPurpose, FlowBox, GroupKind, NoticeKind, Outcome, ReplacementStatus};
+use crate::request_failure::RequestFailure;
 use jiff::Timestamp;
 use std::time::Duration;
-
-/// Why a group has not brought an instance.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RequestFailure {
-    /// No capacity, a quota, or the group is at its maximum: AWS's words.
-    OutOfCapacity(String),
-    /// The group's configuration is wrong: AWS's words.
-    Misconfigured(String),
-    /// A reason that is not known: AWS's words.
-    Refused(String),
-    /// An instance came, and its node could not be used: in words.
-    Unusable(String),
-    /// No instance was in service in that time.
-    TimedOut(Duration),
-}
-
-impl RequestFailure {
-    /// What follows from a failure of this class. Of one that passes, or that says nothing, nothing does.
-    #[must_use]
-    pub fn of(class: FailureClass, message: &str) -> Option<Self> {
-        let message = message.to_owned();
-        match class {
-            FailureClass::Capacity | FailureClass::Quota => Some(Self::OutOfCapacity(message)),
-            FailureClass::Configuration => Some(Self::Misconfigured(message)),
-            FailureClass::Refused => Some(Self::Refused(message)),
-            FailureClass::Unusable => Some(Self::Unusable(message)),
-            FailureClass::Throttle | FailureClass::Unknown => None,
-        }
-    }
-
-    /// The same before a deadline: what nobody understands is a refusal as well.
-    #[must_use]
-    pub fn of_pressing(class: FailureClass, message: &str) -> Option<Self> {
-        let unknown = (class == FailureClass::Unknown).then(|| Self::Refused(message.to_owned()));
-        Self::of(class, message).or(unknown)
-    }
-}
 
 /// What a person requested for a replacement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +135,7 @@ pub enum Event {
         /// What holds it up.
         reasons: Vec<Reason>,
     },
-    /// Box 3: what was brought does not fit, no other zone can be asked, and the node stays.
+    /// Box 3: what was brought does not fit, no other zone can be tried, and the node stays.
     FitGivenUp {
         /// For how long the pods did not fit.
         waited: Duration,

@@ -1,8 +1,8 @@
 //! Auto Scaling groups as they were last read. Nothing here is stored.
 
+use crate::group_kind::GroupKind;
 use crate::ids::{GroupName, InstanceId};
-use crate::reason::NodeTrouble;
-use crate::record::GroupKind;
+use crate::node_trouble::NodeTrouble;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

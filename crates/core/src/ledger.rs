@@ -153,9 +153,9 @@ impl Share {
             && self.discarded.as_ref().is_some_and(|last| last.rests(now))
     }
 
-    /// Whether the group is to be asked (again): it was not, or refused and the replacement is in a new
-    /// attempt, or AWS throttled the launch a while ago.
-    pub(crate) fn asks(&self, now: Timestamp) -> bool {
+    /// Whether its instance is to be requested (again): it was not, or the group refused and the replacement
+    /// is in a new attempt, or AWS throttled the launch a while ago.
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
         let is_over = |failure: &Failure| {
             failure.class == FailureClass::Throttle && now.duration_since(failure.at) >= THROTTLE_PAUSE
         };
@@ -186,8 +186,8 @@ pub struct ScalingRequest {
     #[schemars(length(max = 255))]
     pub group_name: GroupName,
     /// Desired capacity before.
-    pub baseline: i32,
-    /// Desired capacity requested; equal to the baseline if the request changed nothing.
+    pub desired_before: i32,
+    /// Desired capacity requested; as before if the request changed nothing.
     pub target: i32,
     /// The instances that were there before: none of them is claimed for this request.
     #[schemars(length(max = 20_000), inner(length(max = 32)))]
@@ -257,7 +257,7 @@ pub struct Reduction {
     /// The name of that group.
     #[schemars(length(max = 255))]
     pub group_name: GroupName,
-    /// The instance to end; without one the desired capacity alone is lowered, which ends nothing because
+    /// The instance to terminate; without one desired capacity alone is lowered. That terminates nothing, because
     /// fewer instances are there than desired.
     #[serde(default)]
     #[schemars(length(max = 32))]
@@ -267,7 +267,7 @@ pub struct Reduction {
     #[schemars(length(max = 253))]
     pub settles: Option<ReplacementName>,
     /// Desired capacity before.
-    pub baseline: i32,
+    pub desired_before: i32,
     /// When it was written.
     pub requested_at: Timestamp,
 }
@@ -298,7 +298,7 @@ pub struct CannotLaunch {
     pub since: Timestamp,
     /// AWS's words.
     #[schemars(length(max = MAX_MESSAGE))]
-    pub reason: String,
+    pub message: String,
 }
 
 /// A SetDesiredCapacity of which nobody knows whether it is still to arrive.
@@ -310,7 +310,7 @@ pub struct Doubt {
     /// The name of that group.
     #[schemars(length(max = 255))]
     pub group_name: GroupName,
-    /// The capacity that it asks for.
+    /// The capacity that it requests.
     pub desired: i32,
     /// Since when it is in doubt.
     pub since: Timestamp,
@@ -323,7 +323,7 @@ pub struct Doubt {
 }
 /// A request to a group that the pool no longer names.
 ///
-/// No call is made for it, and its replacements are not asked for again in the group that the pool names
+/// No call is made for it, and its replacements request nothing again in the group that the pool names
 /// instead. If the pool names its group again, it goes on. What the request raised stays in the group
 /// until then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

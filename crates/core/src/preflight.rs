@@ -81,7 +81,7 @@ pub fn check(
             add(GroupProblem::AtMinimum(group.min));
         }
         if let Some(refused) = ledger.cannot_launch.iter().find(|refused| refused.group_name == group.name) {
-            add(GroupProblem::NoLaunchInstances(NoLaunch::Refused(refused.reason.clone())));
+            add(GroupProblem::NoLaunchInstances(NoLaunch::Refused(refused.message.clone())));
         }
     }
     found.sort_by_key(|finding| std::cmp::Reverse(finding.problem.severity()));

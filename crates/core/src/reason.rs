@@ -7,24 +7,24 @@ mod blocker;
 mod code;
 mod finding;
 mod neighbour;
-mod node_trouble;
 mod pause;
 #[cfg(test)]
 mod tests;
 mod unplaced;
 
+pub use crate::node_trouble::NodeTrouble;
 pub use blocker::{BlockedReason, Blocker, EvictionAnswer, ShutBudget};
 pub use code::ReasonCode;
 pub use finding::{Finding, GroupProblem, NoLaunch, Severity};
 pub use neighbour::Neighbour;
-pub use node_trouble::NodeTrouble;
 pub use pause::Pause;
 pub use unplaced::{NodeReason, PodName, ReasonCount, Reasons, Unplaced};
 
 use crate::freshness::StaleWatch;
 use crate::group::Rollout;
+use crate::group_kind::GroupKind;
 use crate::ids::{GroupName, InstanceId, NodeName, PoolName, ReplacementName};
-use crate::record::GroupKind;
+use crate::request_failure::RequestFailure;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -137,8 +137,8 @@ pub enum Reason {
     },
     /// Neither group has given an instance.
     BothGroupsFailed {
-        /// How the on-demand group failed, in AWS's words if it gave any.
-        on_demand: String,
+        /// How the on-demand group failed.
+        on_demand: RequestFailure,
     },
     /// An instance is in service, and its node cannot be used.
     InstanceUnusable {
@@ -165,7 +165,7 @@ pub enum Reason {
         /// The other node.
         node: NodeName,
     },
-    /// Another replacement ends the instance already, and drains its node.
+    /// Another replacement terminates the instance already, and drains its node.
     EndedByOther {
         /// The instance.
         instance_id: InstanceId,

@@ -4,6 +4,7 @@ mod regions;
 mod status;
 mod words;
 
+pub use crate::group_kind::GroupKind;
 #[cfg(test)]
 pub(crate) use regions::diagram::not_taken;
 pub use regions::{
@@ -11,6 +12,6 @@ pub use regions::{
 };
 pub use status::{MAX_STEPS, ReplacementStatus};
 pub use words::{
-    BlockingReason, Capacity, Condition, DrainPurpose, Excess, FlowBox, GroupKind, MAX_MESSAGE, NoticeKind,
-    Outcome, Phase, ReplacedBy, StepRecord, UtilisationPercent, clipped, set_condition,
+    BlockingReason, Capacity, Condition, DrainPurpose, Excess, FlowBox, MAX_MESSAGE, NoticeKind, Outcome,
+    Phase, ReplacedBy, StepRecord, UtilisationPercent, clipped, set_condition,
 };

@@ -5,9 +5,9 @@
 //! point is resumed here.
 
 pub mod answers;
-mod balance;
 pub mod calls;
 mod claims;
+mod even_zones;
 pub mod inputs;
 pub mod instances;
 mod late_calls;

@@ -43,7 +43,7 @@ pub struct ActionRequest {
     pub reason: Option<String>,
 }
 
-/// `/api/v1/spotactions`: what was asked for, and what comes of it.
+/// `/api/v1/spotactions`: what was requested, and what comes of it.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "SpotAction")]

@@ -75,7 +75,7 @@ async fn the_baseline_and_what_is_owed_are_those_of_the_metrics() {
     let share = |name: &str, balance: &str| json!({ "replacement": name, "balance": balance, "attempt": 0, "since": noon(-90) });
     let request = |group: &str, shares: Value| {
         json!({
-            "id": group, "group": group, "groupName": group, "baseline": 3, "target": 4, "instancesBefore": [],
+            "id": group, "group": group, "groupName": group, "desiredBefore": 3, "target": 4, "instancesBefore": [],
             "requestedAt": noon(-90), "state": "Applied", "shares": shares,
         })
     };

@@ -91,7 +91,7 @@ impl Auditor {
                     let launched = || in_state(RequestState::Launched);
                     intended().chain(launched()).any(|request| Some(request.target) == desired)
                         || reduction.is_some_and(|reduction| {
-                            reduction.instance_id.is_none() && Some(reduction.baseline - 1) == desired
+                            reduction.instance_id.is_none() && Some(reduction.desired_before - 1) == desired
                         })
                 }
                 "TerminateInstanceInAutoScalingGroup" => reduction.is_some_and(|reduction| {

@@ -296,7 +296,7 @@ fn gauges_follow_the_stored_objects_and_go_with_them() {
 
 /// One share raised desired capacity, another one is owed by its group.
 const LEDGER: &str = r#"{"scalingRequests": [{
-    "id": "1", "group": "Spot", "groupName": "web-spot", "baseline": 3, "target": 4, "instancesBefore": [],
+    "id": "1", "group": "Spot", "groupName": "web-spot", "desiredBefore": 3, "target": 4, "instancesBefore": [],
     "requestedAt": "2027-01-15T08:00:00Z", "state": "Applied", "shares": [
         {"replacement": "i-1", "balance": "Raised", "attempt": 0, "since": "2027-01-15T08:00:00Z"},
         {"replacement": "i-2", "balance": "OwedByGroup", "attempt": 0, "since": "2027-01-15T08:00:00Z"}

@@ -2,11 +2,11 @@
 
 use super::disruption::Loss;
 use super::json::{ObjectKey, annotation, items, number, seconds, section, set, text, uid};
+use super::notice_names::is_name_of;
 use super::refusal::{Refusal, already_exists, bad_request, conflict, invalid, modified, not_found, refusal};
 use super::request::Identity;
 use super::resources::ResourceKind;
 use super::world::World;
-use crate::admission::is_name_of;
 use serde_json::{Value, json};
 use std::sync::Arc;
 

@@ -203,9 +203,9 @@ impl World {
         for request in &self.ledger.scaling_requests {
             let before: Vec<String> =
                 request.instances_before.iter().map(|id| self.name(id)).filter(|name| name != GONE).collect();
-            put(&(request.group, request.target == request.baseline, before));
+            put(&(request.group, request.target == request.desired_before, before));
             if request.state != RequestState::Applied {
-                put(&(request.baseline, request.target, request.state, &request.method));
+                put(&(request.desired_before, request.target, request.state, &request.method));
                 let known = self.answers.iter().filter(|(token, _)| token.contains(&request.id));
                 put(&known.map(|(_, (ids, errors))| (self.names(ids), errors.len())).collect::<Vec<_>>());
             }
@@ -213,7 +213,7 @@ impl World {
         }
         if let Some(reduction) = &self.ledger.reduction {
             let instance = reduction.instance_id.as_ref().map(|id| self.name(id));
-            put(&(reduction.group, instance, &reduction.settles, reduction.baseline));
+            put(&(reduction.group, instance, &reduction.settles, reduction.desired_before));
             put(&self.past(reduction.requested_at, 1));
         }
         put(&(&self.ledger.desired_seen, self.ledger.cannot_launch.len()));

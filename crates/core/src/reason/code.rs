@@ -97,7 +97,7 @@ codes! {
         InstanceRefresh,
         /// EKS updates the managed node group of a group.
         NodeGroupUpdate,
-        /// Another replacement ends the instance already.
+        /// Another replacement terminates the instance already.
         EndedByOther,
         /// An instance was taken out of load balancers, and its connections have time to end.
         ConnectionsEnd,

@@ -122,7 +122,7 @@ fn capacity_and_health() -> Vec<Reason> {
         Reason::CheckPending { node: node().into() },
         Reason::CheckTooLarge { node: node().into() },
         Reason::NoRoomYet { pod: pod(), reasons: nodes() },
-        Reason::BothGroupsFailed { on_demand: "no instance in service after 300 s".to_owned() },
+        Reason::BothGroupsFailed { on_demand: RequestFailure::TimedOut(Duration::from_secs(300)) },
         Reason::InstanceUnusable { instance_id: "i-4".into(), why: NodeTrouble::NotJoined, since: at() },
         Reason::InstanceUnusable { instance_id: "i-4".into(), why: NodeTrouble::NotReady, since: at() },
         Reason::InstanceUnusable { instance_id: "i-4".into(), why: NodeTrouble::Cordoned, since: at() },

@@ -265,14 +265,14 @@ impl Default for OldNodeState {
 impl Region for OldNodeState {
     const NAME: &'static str = "OldNode";
     const TABLE: &'static [Transition] = &[
-        way("Kept", "Draining", FlowBox::Taint, "a replacement is taken, or a deadline presses"),
+        way("Kept", "Draining", FlowBox::Taint, "an instance is taken, a deadline presses, or only drains"),
         way("Draining", "Kept", FlowBox::ScaleUp, "the replacement was lost"),
         way("Draining", "Drained", FlowBox::Drain, "its pods run on other nodes, or EC2 takes it"),
         way("Drained", "Terminating", FlowBox::Drain, "no other node claims its instance"),
         way("Terminating", "Drained", FlowBox::Drain, "another node claims its instance"),
         way("Terminating", "Draining", FlowBox::Drain, "a watch is stale, nothing has begun"),
         way("Terminating", "Gone", FlowBox::Drain, "instance, node and raised capacity are gone"),
-        way("Kept", "Gone", FlowBox::Drain, "EKS has drained it, and EC2 or its group ended it"),
+        way("Kept", "Gone", FlowBox::Drain, "there is none, or EKS has drained it and it is gone"),
         way("Drained", "Gone", FlowBox::Drain, "EC2 or its group ended it, as in a Group pool"),
         way("Kept", "Retained", FlowBox::CleanUp, "cancelled"),
         way("Draining", "Retained", FlowBox::CleanUp, "cancelled, or given up without a deadline"),
@@ -384,16 +384,16 @@ impl Region for FallbackState {
             "Terminating",
             "OnFallback",
             FlowBox::ScaleDown,
-            "another node claims it, or its group replaced it",
+            "another node claims it, its group replaced it or is at its minimum",
         ),
         way("Terminating", "Gone", FlowBox::ScaleDown, "instance, node and raised capacity are gone"),
         way("OnFallback", "Gone", FlowBox::ScaleDown, "it was lost, and nothing has to go back"),
         way("Draining", "Gone", FlowBox::ScaleDown, "it was lost, and nothing has to go back"),
         way("OnFallback", "None", FlowBox::Monitor, "nothing has to go back any more"),
         way("Draining", "None", FlowBox::Monitor, "nothing has to go back any more"),
-        way("None", "OnFallback", FlowBox::CleanUp, "an instance too many runs pods"),
+        way("None", "OnFallback", FlowBox::CleanUp, "one too many runs pods, or an instance is adopted"),
         way("Gone", "OnFallback", FlowBox::CleanUp, "an instance too many runs pods"),
-        way("Terminating", "None", FlowBox::Notice, "a cancelled replacement has to go on"),
+        way("Terminating", "None", FlowBox::Notice, "a cancelled one has to go on, or the baseline needs it"),
         way("Gone", "None", FlowBox::Notice, "a cancelled replacement has to go on"),
     ];
 

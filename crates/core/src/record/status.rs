@@ -124,7 +124,11 @@ impl ReplacementStatus {
         }
         match (&*self.old_node, &*self.capacity) {
             (OldNodeState::Retained {}, _) => Phase::Cancelling,
-            (OldNodeState::Draining(_) | OldNodeState::Drained(_), _) => Phase::Draining,
+            (OldNodeState::Draining(_) | OldNodeState::Drained(_), _)
+            | (OldNodeState::Kept {}, CapacityState::Taken { .. })
+            | (OldNodeState::Terminating(_) | OldNodeState::Gone {}, CapacityState::NotRequested {}) => {
+                Phase::Draining
+            }
             (OldNodeState::Terminating(_) | OldNodeState::Gone {}, CapacityState::Taken { .. }) => {
                 Phase::Ending
             }
@@ -135,7 +139,6 @@ impl ReplacementStatus {
             (OldNodeState::Kept {}, CapacityState::NotRequested {}) => Phase::Received,
             (_, CapacityState::Withdrawn { .. }) if self.is_replaced_by_group() => Phase::Ending,
             (_, CapacityState::Withdrawn { .. }) => Phase::Cancelling,
-            _ => Phase::Draining,
         }
     }
 
@@ -292,9 +295,9 @@ impl ReplacementStatus {
         self.blocking = reasons.into_iter().map(blocking).collect();
     }
 
-    /// How often the groups were asked anew: what tells a share's attempts apart.
+    /// How often capacity was requested anew: what tells a share's attempts apart.
     #[must_use]
-    pub fn asked(&self) -> u32 {
+    pub fn requests_made(&self) -> u32 {
         self.attempt + self.probes
     }
 

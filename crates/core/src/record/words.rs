@@ -1,6 +1,7 @@
 //! The words of a replacement's record: notices, groups, phases, boxes of the flow, outcomes.
 
 use crate::codes;
+use crate::group_kind::GroupKind;
 use crate::ids::{InstanceId, NodeName};
 use crate::reason::ReasonCode;
 use jiff::Timestamp;
@@ -67,44 +68,6 @@ impl NoticeKind {
 impl std::fmt::Display for NoticeKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{self:?}")
-    }
-}
-
-/// Which of a pool's two groups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum GroupKind {
-    /// The Spot group.
-    Spot,
-    /// The on-demand group.
-    OnDemand,
-}
-
-impl GroupKind {
-    /// The other group of a pool.
-    #[must_use]
-    pub fn other(self) -> Self {
-        match self {
-            Self::Spot => Self::OnDemand,
-            Self::OnDemand => Self::Spot,
-        }
-    }
-
-    /// The kind as a part of a name or a label.
-    #[must_use]
-    pub fn slug(self) -> &'static str {
-        match self {
-            Self::Spot => "spot",
-            Self::OnDemand => "on-demand",
-        }
-    }
-}
-
-impl std::fmt::Display for GroupKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Spot => "Spot",
-            Self::OnDemand => "on-demand",
-        })
     }
 }
 

@@ -7,7 +7,7 @@
 use super::capacity;
 use super::facts::{Facts, NodeFact, Queue, Turn};
 use crate::classify;
-use crate::flow::{Event, RequestFailure};
+use crate::flow::Event;
 use crate::group::{GroupView, Lifecycle, PoolView};
 use crate::ids::{InstanceId, ReplacementName};
 use crate::ledger::CLOCK_SKEW;
@@ -16,6 +16,7 @@ use crate::record::{
     Capacity, CapacityState, FlowBox, GroupKind, NoticeKind, OldNodeState, OpenFallback, ReplacedBy,
     ReplacementStatus,
 };
+use crate::request_failure::RequestFailure;
 use jiff::Timestamp;
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -91,7 +92,7 @@ pub(super) fn owner(status: &ReplacementStatus, facts: &Facts<'_>) -> Option<Nei
 
 /// The next step of the search.
 pub(super) fn find(next: &mut ReplacementStatus, turn: &Turn<'_>) {
-    if capacity::is_kept(next, turn) {
+    if capacity::keeps_or_begins_again(next, turn) {
         return;
     }
     let (facts, now) = (turn.facts, turn.facts.now);

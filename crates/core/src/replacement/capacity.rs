@@ -3,7 +3,7 @@
 
 use super::facts::{Fit, NodeFact, Turn};
 use super::unusable;
-use crate::flow::{Event, RequestFailure};
+use crate::flow::Event;
 use crate::ids::{InstanceId, NodeName};
 use crate::ledger::Share;
 use crate::policy::seconds;
@@ -13,12 +13,13 @@ use crate::record::{
     Capacity, CapacityState, FallbackState, FlowBox, GroupKind, OldNodeState, OpenFallback,
     ReplacementStatus, set_condition,
 };
+use crate::request_failure::RequestFailure;
 use jiff::Timestamp;
 use std::time::Duration;
 
 /// The next step of the search.
 pub(super) fn find(next: &mut ReplacementStatus, turn: &Turn<'_>) {
-    if is_kept(next, turn) {
+    if keeps_or_begins_again(next, turn) {
         return;
     }
     let now = turn.facts.now;
@@ -35,7 +36,7 @@ pub(super) fn find(next: &mut ReplacementStatus, turn: &Turn<'_>) {
 
 /// Whether there is nothing to search for: the replacement was cancelled, or its instance is there. One that
 /// is lost sends the record back to box 2.
-pub(super) fn is_kept(next: &mut ReplacementStatus, turn: &Turn<'_>) -> bool {
+pub(super) fn keeps_or_begins_again(next: &mut ReplacementStatus, turn: &Turn<'_>) -> bool {
     if next.old_node.is_retained() {
         return true;
     }
@@ -55,7 +56,7 @@ pub(super) fn go_on(next: &mut ReplacementStatus, turn: &Turn<'_>) {
         CapacityState::BothRequested { spot_since, on_demand_since } => {
             back_off(next, spot_since, on_demand_since, turn);
         }
-        CapacityState::BackingOff { until } if turn.facts.now >= until => ask_both_again(next, turn),
+        CapacityState::BackingOff { until } if turn.facts.now >= until => request_both_again(next, turn),
         CapacityState::BackingOff { .. } => turn.keep(next, FlowBox::Fallback),
         _ => {}
     }
@@ -102,7 +103,7 @@ pub(super) fn share_of_attempt<'a>(
     group: GroupKind,
     turn: &'a Turn<'_>,
 ) -> Option<&'a Share> {
-    turn.facts.share(group, turn.subject).filter(|share| share.attempt == status.asked())
+    turn.facts.share(group, turn.subject).filter(|share| share.attempt == status.requests_made())
 }
 
 /// Why the node cannot take the pods, if so. Ready is not yet that (zone, size, start-up taints). A deadline
@@ -173,7 +174,7 @@ fn back_off(
     let (now, node) = (turn.facts.now, &turn.subject.node);
     let retry_in = turn.facts.policy.retry_delay(next.attempt + 1, &turn.subject.name);
     next.capacity.enter(CapacityState::BackingOff { until: now + retry_in });
-    let on_demand = failure.to_string();
+    let on_demand = failure.clone();
     let failed = Event::RequestFailed { group: GroupKind::OnDemand, failure };
     if next.attempt == 0 {
         failed.add_to(next, node, now);
@@ -182,7 +183,8 @@ fn back_off(
     next.block(FlowBox::Fallback, [Reason::BothGroupsFailed { on_demand }], now);
 }
 
-fn ask_both_again(next: &mut ReplacementStatus, turn: &Turn<'_>) {
+/// The wait after two failures is over.
+fn request_both_again(next: &mut ReplacementStatus, turn: &Turn<'_>) {
     let now = turn.facts.now;
     next.attempt += 1;
     next.capacity.enter(CapacityState::BothRequested { spot_since: now, on_demand_since: now });
@@ -212,7 +214,7 @@ fn failure(
     (waited >= timeout(status, group, since, turn)).then_some(RequestFailure::TimedOut(waited))
 }
 
-/// How long a group may take. A deadline shortens it: to an eighth of what was left when the group was asked,
+/// How long a group may take. A deadline shortens it: to an eighth of what was left when it was requested,
 /// or to three quarters once an instance is on its way in.
 fn timeout(status: &ReplacementStatus, group: GroupKind, since: Timestamp, turn: &Turn<'_>) -> Duration {
     let policy = turn.facts.policy;

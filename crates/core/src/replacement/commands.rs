@@ -114,7 +114,7 @@ fn name_misfits(commands: &mut Commands, subject: &Subject, status: &Replacement
     };
     if is_told(FlowBox::Wait) {
         let shares = [GroupKind::Spot, GroupKind::OnDemand].map(|kind| facts.share(kind, subject));
-        let current = shares.into_iter().flatten().filter(|share| share.attempt == status.asked());
+        let current = shares.into_iter().flatten().filter(|share| share.attempt == status.requests_made());
         let ids = current.filter_map(|share| share.instance_id.clone());
         commands.misfits.extend(ids.map(|id| (id, NodeTrouble::PodsDoNotFit)));
     }
@@ -147,7 +147,7 @@ fn want(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, 
     let usual = seconds(facts.policy.join_timeout_seconds);
     let presses = status.deadline.is_some() && from.is_none();
     let instance = |stood_in_for, gone| Want::Instance {
-        attempt: status.asked(),
+        attempt: status.requests_made(),
         deadline: status.deadline,
         stood_in_for,
         zone: zone.clone(),

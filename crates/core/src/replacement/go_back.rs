@@ -340,7 +340,7 @@ fn probe(open: &mut OpenFallback, status: &mut ReplacementStatus, turn: &Turn<'_
         return;
     };
     let gave = facts.ledger.shares(GroupKind::Spot).filter_map(|other| other.claimed_at).max();
-    let is_answered = share.attempt == status.asked() && !share.rests(now);
+    let is_answered = share.attempt == status.requests_made() && !share.rests(now);
     let failed = share.failure.as_ref().filter(|_| is_answered);
     let gives = failed.is_some_and(|failure| gave.is_some_and(|at| at > failure.at));
     match open.next_probe_at {

@@ -240,7 +240,7 @@ impl Stage {
         let share = Share {
             replacement: OLD.into(),
             balance: Balance::Raised,
-            attempt: self.status.asked(),
+            attempt: self.status.requests_made(),
             since: self.now,
             deadline: None,
             stood_in_for: false,
@@ -255,7 +255,7 @@ impl Stage {
             id: "r".to_owned(),
             group,
             group_name: group.slug().into(),
-            baseline: 0,
+            desired_before: 0,
             target: 1,
             instances_before: Vec::new(),
             active: 3,
@@ -608,11 +608,11 @@ fn when_both_groups_fail_the_node_is_kept_and_both_are_asked_again() {
     stage.share(GroupKind::OnDemand, None, Some(FailureClass::Capacity)).go();
     assert_eq!(stage.phase(), Phase::BackingOff);
     assert!(stage.has(FlowBox::Fallback, Outcome::NodeKept) && !stage.marks(DrainPurpose::Replace));
-    let attempt = stage.status.asked();
+    let attempt = stage.status.requests_made();
     stage.pass(29).go();
-    assert_eq!(stage.status.asked(), attempt, "not before its time");
+    assert_eq!(stage.status.requests_made(), attempt, "not before its time");
     stage.pass(10).go();
-    assert_eq!(stage.status.asked(), attempt + 1);
+    assert_eq!(stage.status.requests_made(), attempt + 1);
     for group in [GroupKind::Spot, GroupKind::OnDemand] {
         let wanted = stage.commands();
         assert!(matches!(want(&wanted, group), Some(Want::Instance { attempt: 1, .. })), "{group}");
@@ -700,7 +700,7 @@ fn the_old_instance_is_gone_only_when_nothing_of_it_is_left() {
                 group_name: "spot".into(),
                 instance_id: None,
                 settles: None,
-                baseline: 4,
+                desired_before: 4,
                 requested_at: now(),
             });
         }),

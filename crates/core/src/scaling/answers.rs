@@ -181,8 +181,8 @@ pub fn launch_refused(ledger: &mut Ledger, group: GroupKind, reason: &str, at_al
     }
     if let Some(group_name) = refusing.filter(|_| at_all) {
         ledger.cannot_launch.retain(|refused| refused.group_name != group_name);
-        let reason = clipped(reason.to_owned());
-        ledger.cannot_launch.push(CannotLaunch { group_name, since: now, reason });
+        let message = clipped(reason.to_owned());
+        ledger.cannot_launch.push(CannotLaunch { group_name, since: now, message });
     }
 }
 
@@ -202,7 +202,7 @@ pub(super) fn applied(request: &mut ScalingRequest) {
 /// Marks the unclaimed shares of a request as failed.
 pub(super) fn refuse(request: &mut ScalingRequest, class: FailureClass, message: &str, now: Timestamp) {
     request.state = RequestState::Applied;
-    request.target = request.baseline;
+    request.target = request.desired_before;
     for share in request.shares.iter_mut().filter(|share| share.instance_id.is_none()) {
         share.failure = Some(Failure { class, message: clipped(message.to_owned()), at: now });
     }
@@ -214,7 +214,7 @@ pub(super) fn reduced(ledger: &mut Ledger, reduction: &Reduction) {
     let Some(replacement) = &reduction.settles else { return };
     // What is awaited from LaunchInstances comes on top of what is left.
     let launched = |request: &&mut ScalingRequest| request.state == RequestState::Launched;
-    ledger.requests_mut(reduction.group).filter(launched).for_each(|request| request.baseline -= 1);
+    ledger.requests_mut(reduction.group).filter(launched).for_each(|request| request.desired_before -= 1);
     let share = ledger.shares_mut(reduction.group).find(|share| share.replacement == *replacement);
     let Some(share) = share else { return };
     share.balance = match (share.is_raised(), &share.instance_id) {

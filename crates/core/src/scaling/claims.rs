@@ -33,7 +33,7 @@ pub(super) fn claim_from(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKi
             .filter(|request| request.state != RequestState::Launched)
             .filter(|request| !request.instances_before.contains(&instance.id))
             .flat_map(|request| {
-                let unchanged = request.target == request.baseline;
+                let unchanged = request.target == request.desired_before;
                 request
                     .shares
                     .iter_mut()
@@ -76,8 +76,8 @@ pub(super) fn adopt(ledger: &mut Ledger, inputs: &Inputs<'_>) {
         };
         let id = format!("{}-{}-adopted", kind.slug(), inputs.now.as_millisecond());
         let request = draft(inputs, kind, id, Method::SetDesiredCapacity {}, vec![share]);
-        let (baseline, state) = (group.desired - 1, RequestState::Applied);
-        ledger.scaling_requests.push(ScalingRequest { baseline, state, ..request });
+        let (desired_before, state) = (group.desired - 1, RequestState::Applied);
+        ledger.scaling_requests.push(ScalingRequest { desired_before, state, ..request });
     }
 }
 

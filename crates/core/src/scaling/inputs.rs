@@ -48,7 +48,7 @@ impl Inputs<'_> {
     /// Whether an instance of the group is to be requested before a deadline.
     fn is_pressed(&self, ledger: &Ledger, kind: GroupKind) -> bool {
         let asks = |replacement: &ReplacementName| {
-            ledger.share(kind, replacement).is_none_or(|share| share.asks(self.now))
+            ledger.share(kind, replacement).is_none_or(|share| share.is_due(self.now))
         };
         let has_deadline = |want: &Want| matches!(want, Want::Instance { deadline: Some(_), .. });
         let mut of_group = self.wants.iter().filter(|((group, _), _)| *group == kind);

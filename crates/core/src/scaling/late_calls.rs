@@ -30,7 +30,7 @@ impl Ledger {
             .map(|request| (request.group, request.group_name.clone(), request.target));
         let reduction = self.reduction.iter().filter(|reduction| reduction.instance_id.is_none());
         let reduction = reduction
-            .map(|reduction| (reduction.group, reduction.group_name.clone(), reduction.baseline - 1));
+            .map(|reduction| (reduction.group, reduction.group_name.clone(), reduction.desired_before - 1));
         let calls: Vec<_> = requests.chain(reduction).collect();
         for (group, group_name, desired) in calls {
             self.doubts.retain(|doubt| (&doubt.group_name, doubt.desired) != (&group_name, desired));
@@ -110,7 +110,7 @@ fn book(
         discarded: None,
         failure: None,
     };
-    let (baseline, target, state) = if raised {
+    let (desired_before, target, state) = if raised {
         (before, group.desired, RequestState::Applied)
     } else {
         (group.desired, before.min(group.max), RequestState::Intended)
@@ -119,7 +119,7 @@ fn book(
         id: format!("{}-{}-late-call", kind.slug(), now.as_millisecond()),
         group: kind,
         group_name: group.name.clone(),
-        baseline,
+        desired_before,
         target,
         instances_before: Vec::new(),
         active: i32::try_from(group.active()).unwrap_or(i32::MAX),
@@ -128,7 +128,7 @@ fn book(
         method: Method::SetDesiredCapacity {},
         state,
         failure: None,
-        shares: (0..target - baseline).map(share).collect(),
+        shares: (0..target - desired_before).map(share).collect(),
     };
     let call = if raised { None } else { Call::of(&request) };
     ledger.scaling_requests.push(request);

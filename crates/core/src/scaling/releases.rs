@@ -216,7 +216,7 @@ fn reduction(
         group_name: group.name.clone(),
         instance_id: instance_id.cloned(),
         settles: settles.cloned(),
-        baseline: group.desired,
+        desired_before: group.desired,
         requested_at: inputs.now,
     }
 }

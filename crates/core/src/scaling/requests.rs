@@ -1,8 +1,8 @@
 //! Requests for capacity: boxes 2 and 3.2.
 
 use super::answers::refuse;
-use super::balance;
 use super::calls::Call;
+use super::even_zones;
 use super::inputs::Inputs;
 use super::wants::Want;
 use super::zones;
@@ -31,7 +31,7 @@ pub(super) fn request_from(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: Group
     let method = method(group, zones);
     if !replaced_by_group.is_empty() {
         let nothing = request("-replaced", method.clone(), replaced_by_group);
-        let (target, state) = (nothing.baseline, RequestState::Applied);
+        let (target, state) = (nothing.desired_before, RequestState::Applied);
         ledger.scaling_requests.push(ScalingRequest { target, state, ..nothing });
     }
     for share in &asking {
@@ -71,7 +71,7 @@ pub(super) fn draft(
         id,
         group: kind,
         group_name: group.name.clone(),
-        baseline: group.desired,
+        desired_before: group.desired,
         target: group.desired,
         instances_before: group.instances.iter().map(|instance| instance.id.clone()).collect(),
         active: i32::try_from(group.active()).unwrap_or(i32::MAX),
@@ -101,8 +101,8 @@ fn new_shares(ledger: &Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> NewShare
     for ((_, replacement), want) in inputs.wants.iter().filter(|((group, _), _)| *group == kind) {
         let Want::Instance { attempt, deadline, stood_in_for, gone, .. } = want else { continue };
         let held = ledger.share(kind, replacement);
-        let asks = held.is_none_or(|share| share.asks(inputs.now));
-        let left_to_group = balance::is_left_to_group(ledger, inputs, kind, replacement, want);
+        let asks = held.is_none_or(|share| share.is_due(inputs.now));
+        let left_to_group = even_zones::is_left_to_group(ledger, inputs, kind, replacement, want);
         if !(asks || left_to_group) || ledger.is_left_behind(kind, replacement) {
             continue;
         }
@@ -126,7 +126,7 @@ fn new_shares(ledger: &Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> NewShare
         let order = || {
             let avoided: Vec<&str> = share.discarded.iter().flat_map(Discarded::zones).collect();
             let zones = zones::order(inputs, kind, replacement, want, &avoided);
-            balance::permitted(group, want, zones, &avoided)
+            even_zones::permitted(group, want, zones, &avoided)
         };
         let zones = if left_to_group { Vec::new() } else { order() };
         asking.push((share, zones));

@@ -26,7 +26,7 @@ pub(super) fn resume(ledger: &mut Ledger, inputs: &Inputs<'_>) -> Option<Call> {
     // is one whose instance went another way (AWS took it): the account stays open.
     if let Some(reduction) = ledger.reduction.take() {
         let group = inputs.group(reduction.group);
-        let took_effect = group.desired < reduction.baseline
+        let took_effect = group.desired < reduction.desired_before
             && reduction.instance_id.as_ref().is_none_or(|id| !group.is_active(id));
         // By the clock on the wall, or by one that nobody sets.
         let may_be_seen_later = is_within(SEEN_WITHIN, reduction.requested_at, inputs.now)
@@ -79,7 +79,7 @@ fn intended_call(request: &mut ScalingRequest, group: &GroupView, now: Timestamp
         return None;
     }
     let count = request.missing();
-    request.baseline = group.desired;
+    request.desired_before = group.desired;
     request.target = (group.desired + count).min(group.max);
     if request.target < group.desired + count {
         // Room for fewer than asked: they all ask again, each in its next attempt.
@@ -101,10 +101,10 @@ fn count_launched(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> 
     let group = inputs.group(kind);
     let is_open = |request: &&mut ScalingRequest| request.state == RequestState::Launched;
     let mut open: Vec<&mut ScalingRequest> = ledger.requests_mut(kind).filter(is_open).collect();
-    let baseline = open.iter().min_by_key(|request| request.requested_at)?.baseline;
+    let desired_before = open.iter().min_by_key(|request| request.requested_at)?.desired_before;
     let launched: i32 = open.iter().map(|request| request.launched()).sum();
     let last_answer = open.iter().filter_map(|request| request.answered_at).max();
-    if group.desired >= baseline.saturating_add(launched) {
+    if group.desired >= desired_before.saturating_add(launched) {
         open.into_iter().for_each(applied);
         return None;
     }
@@ -131,7 +131,7 @@ fn count_launched(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> 
     }
     // Somebody else has lowered it: what was raised for us is still in it. If the group missed instances at
     // that time, ours have taken their places instead.
-    let was_full = open.iter().all(|request| request.active >= request.baseline);
+    let was_full = open.iter().all(|request| request.active >= request.desired_before);
     for request in open {
         if was_full {
             applied(request);
@@ -148,7 +148,7 @@ fn take_uncounted(requests: &mut [&mut ScalingRequest], count: i32) -> Option<Sc
     let last = requests.last().filter(|_| count > 0)?;
     let mut uncounted = ScalingRequest {
         id: format!("{}-uncounted", last.id),
-        target: last.baseline,
+        target: last.desired_before,
         state: RequestState::Applied,
         shares: Vec::new(),
         ..(**last).clone()

@@ -114,7 +114,7 @@ impl Display for NoticeRefusal {
             Self::Disbelieved => {
                 "an interruption of the instance was announced within the hour and did not come"
             }
-            Self::EndedByItsGroup => "the node is gone: its group has ended it",
+            Self::EndedByItsGroup => "the node is gone: its group has terminated it",
         })
     }
 }

@@ -1,9 +1,10 @@
 //! What happens to a replacement.
 
-use crate::flow::{Event, Finish, RequestFailure, Wish};
+use crate::flow::{Event, Finish, Wish};
 use crate::group::NoInstance;
 use crate::reason::{Reason, in_one_line};
 use crate::record::GroupKind;
+use crate::request_failure::RequestFailure;
 use crate::stand_ins::{ModeInForce, ModeOrigin, ShortfallMode};
 use std::fmt;
 
@@ -137,7 +138,7 @@ fn leaving(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f,
                 "the pods have not fitted with a new instance for {seconds} s, and no other zone can "
             )?;
-            write!(f, "be asked, so the replacement is given up: {reasons}")
+            write!(f, "be tried, so the replacement is given up: {reasons}")
         }
         Event::Drained { .. } => f.write_str("its pods run on other nodes"),
         Event::DrainedWithout { reasons, .. } => {
@@ -215,7 +216,7 @@ impl fmt::Display for ModeInForce {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.mode {
             ShortfallMode::Act => "on-demand stands in for Spot capacity that is missing without a notice",
-            ShortfallMode::Observe => "what would stand in for missing Spot capacity is only said",
+            ShortfallMode::Observe => "what would stand in for missing Spot capacity is only reported",
             ShortfallMode::Off => "nothing stands in for Spot capacity that is missing without a notice",
         };
         let why = match self.because {

@@ -109,7 +109,7 @@ fn too_young(seconds: u32, f: &mut Formatter<'_>) -> Result {
 }
 
 fn ended_by_other(id: &InstanceId, replacement: &ReplacementName, f: &mut Formatter<'_>) -> Result {
-    write!(f, "replacement {replacement} ends {id} already")
+    write!(f, "replacement {replacement} terminates {id} already")
 }
 
 fn rolled_out(group: &GroupName, rollout: &Rollout, f: &mut Formatter<'_>) -> Result {
@@ -197,12 +197,12 @@ fn launch_held(instance_id: &InstanceId, since: Timestamp, f: &mut Formatter<'_>
 
 fn evens_out_zones(group: &GroupName, f: &mut Formatter<'_>) -> Result {
     write!(f, "{group} may terminate instances by itself to even out its zones, ")?;
-    f.write_str("so the emptiest zones alone are asked for an instance without a deadline")
+    f.write_str("so without a deadline an instance is requested of the emptiest zones alone")
 }
 
 fn lifetime(group: &GroupName, seconds: i32, f: &mut Formatter<'_>) -> Result {
     write!(f, "{group} replaces its instances by itself after {seconds} s; ")?;
-    f.write_str("turn its MaxInstanceLifetime off, or their pods may be ended with them")
+    f.write_str("turn its MaxInstanceLifetime off, or their pods may be terminated with them")
 }
 
 fn unusable(instance_id: &InstanceId, why: NodeTrouble, since: Timestamp, f: &mut Formatter<'_>) -> Result {
@@ -280,7 +280,7 @@ fn budget_shut(budget: &PodName, healthy: i64, required: i64, f: &mut Formatter<
 }
 
 fn overstayed(pod: &PodName, due: Timestamp, finalizers: bool, f: &mut Formatter<'_>) -> Result {
-    let cause = if finalizers { "its finalizers hold it" } else { "its kubelet has not ended it" };
+    let cause = if finalizers { "its finalizers hold it" } else { "its kubelet has not terminated it" };
     write!(f, "pod {pod} was to be gone at {due:.0}: {cause}")
 }
 

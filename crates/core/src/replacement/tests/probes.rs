@@ -89,7 +89,7 @@ fn once_spot_has_given_another_one_an_instance_it_is_asked_at_once() {
     assert_eq!(stage.status.probes, 1);
     stage.go().pass(1).go();
     assert_eq!(stage.status.probes, 1, "the answer is awaited");
-    let (asked, now) = (stage.status.asked(), stage.now);
+    let (asked, now) = (stage.status.requests_made(), stage.now);
     let own = &mut stage.ledger.scaling_requests.last_mut().expect("a request").shares[0];
     own.attempt = asked;
     own.failure.as_mut().expect("a failure").at = now;
@@ -102,7 +102,7 @@ fn a_share_that_rests_after_an_unusable_instance_is_not_asked_again_and_again() 
     let mut stage = owed();
     stage.go().pass(5);
     spot_gives_another_one(&mut stage);
-    let (asked, now) = (stage.status.asked(), stage.now);
+    let (asked, now) = (stage.status.requests_made(), stage.now);
     let own = &mut stage.ledger.scaling_requests.last_mut().expect("a request").shares[0];
     own.failure.as_mut().expect("a failure").class = FailureClass::Unusable;
     own.discarded = Some(Discarded {
@@ -117,7 +117,7 @@ fn a_share_that_rests_after_an_unusable_instance_is_not_asked_again_and_again() 
     own.attempt = asked;
     for _ in 0..20 {
         stage.go().pass(1);
-        let asked = stage.status.asked();
+        let asked = stage.status.requests_made();
         stage.ledger.scaling_requests.last_mut().expect("a request").shares[0].attempt = asked;
     }
     assert!(stage.status.probes <= 1, "its own time alone: {}", stage.status.probes);

@@ -187,11 +187,11 @@ fn a_reduction_is_written_whole_so_that_nothing_of_the_last_one_stays_in_its_pla
         group_name: "on-demand".into(),
         instance_id: None,
         settles: None,
-        baseline: 1,
+        desired_before: 1,
         requested_at: now(),
     };
     let written = serde_json::to_value(reduction).expect("JSON");
-    for field in ["group", "groupName", "instanceId", "settles", "baseline", "requestedAt"] {
+    for field in ["group", "groupName", "instanceId", "settles", "desiredBefore", "requestedAt"] {
         assert!(written.get(field).is_some(), "{field} is left out of {written}");
     }
 }

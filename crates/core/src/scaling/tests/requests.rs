@@ -27,7 +27,7 @@ fn concurrent_stories_become_one_written_request() {
     let plan = next(&Ledger::default(), &usual(), &both);
     assert_eq!(plan.call, set(GroupKind::Spot, 5));
     let [request] = &plan.ledger.scaling_requests[..] else { panic!("{:?}", plan.ledger) };
-    assert_eq!((request.baseline, request.target, request.state), (3, 5, RequestState::Intended));
+    assert_eq!((request.desired_before, request.target, request.state), (3, 5, RequestState::Intended));
     assert!(request.shares.iter().all(|share| !share.is_raised()), "nothing is ours before the call");
 }
 
@@ -236,7 +236,7 @@ fn in_a_group_that_evens_out_its_zones_the_emptiest_alone_are_asked() {
 
 #[test]
 fn of_the_zones_that_are_evened_out_one_whose_node_was_of_no_use_gives_way_to_the_next_emptiest() {
-    use crate::scaling::balance::permitted;
+    use crate::scaling::even_zones::permitted;
     let view = evened_out();
     let asked = |avoided: &[&str]| {
         let (deadline, zone, join_timeout) = (None, None, JOIN_TIMEOUT);
