@@ -11,6 +11,7 @@ mod ids;
 mod image;
 mod imports;
 mod monitoring;
+mod release;
 mod security;
 mod source;
 
