@@ -14,6 +14,7 @@ mod monitoring;
 mod release;
 mod security;
 mod source;
+mod testbed;
 
 use source::{Source, production, workspace};
 use std::collections::{BTreeMap, BTreeSet};
