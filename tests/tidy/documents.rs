@@ -74,3 +74,31 @@ fn targets_of_make_that_the_documents_name_exist() {
     }
     assert!(missing.is_empty(), "targets that are not in the Makefile: {missing:#?}");
 }
+
+/// A text constant, as the source has it.
+fn constant(path: &str, name: &str) -> String {
+    let code = fs::read_to_string(root().join(path)).expect("a source file");
+    let found =
+        code.split_once(&format!("const {name}: &str = \"")).and_then(|(_, rest)| rest.split_once('"'));
+    found.unwrap_or_else(|| panic!("{path} lacks {name}")).0.to_owned()
+}
+
+#[test]
+fn what_stays_behind_is_found_and_undone_by_the_names_that_are_written() {
+    let page = fs::read_to_string(root().join("docs/operations.md")).expect("the page");
+    let (_, section) = page.split_once("### What stays behind\n").expect("the section");
+    // Dots of a name are escaped in a path of kubectl.
+    let section = section.split("\n## ").next().unwrap_or_default().replace("\\.", ".");
+    let mark = |name: &str| constant("src/kube/marks.rs", name);
+    let mut keys = ["CORDONED_BY", "EXCLUDE_LABEL", "SCALE_DOWN_DISABLED", "PROTECTED_BY"].map(mark).to_vec();
+    keys.push(constant("src/config.rs", "DEFAULT_TAINT_KEY"));
+    for key in &keys {
+        assert!(section.contains(&format!("{key}-")), "no command takes off {key}");
+    }
+    let own = format!("-l {}={}", mark("EXCLUDE_LABEL"), mark("OWN"));
+    assert!(section.contains(&own), "the label is found without its value: {own}");
+    for word in section.split(|letter: char| letter.is_whitespace() || "`',:=".contains(letter)) {
+        let named = word.trim_start_matches(".metadata.annotations.").trim_end_matches('-');
+        assert!(!named.contains('/') || keys.iter().any(|key| key == named), "nothing is called {named}");
+    }
+}

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-fn copy(from: &Path, to: &Path) {
+/// Copies a file, or all that is in a folder.
+pub fn copy(from: &Path, to: &Path) {
     if from.is_file() {
         fs::create_dir_all(to.parent().expect("a folder")).expect("it is made");
         fs::copy(from, to).expect("it is copied");

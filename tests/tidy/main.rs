@@ -11,8 +11,10 @@ mod ids;
 mod image;
 mod imports;
 mod monitoring;
+mod release;
 mod security;
 mod source;
+mod testbed;
 
 use source::{Source, production, workspace};
 use std::collections::{BTreeMap, BTreeSet};
