@@ -71,12 +71,13 @@ fn the_sentences_of_the_core_stand_in_one_place() {
 /// More words than a sentence of a document has.
 const SENTENCE: usize = 30;
 /// Words of ours that a stranger does not know, each with the field's word.
-const SLANG: [(&str, &str); 7] = [
+const SLANG: [(&str, &str); 8] = [
     ("story", "replacement, or scenario"),
     ("stories", "replacements, or scenarios"),
     ("marks", "taint and cordon"),
     ("told", "reported"),
     ("asked", "requested"),
+    ("runs dry", "is out of capacity"),
     ("+1", "desired capacity raised by 1"),
     ("notice with a deadline", "interruption notice"),
 ];
@@ -155,6 +156,34 @@ fn sentences(passage: &str) -> Vec<Vec<&str>> {
     found
 }
 
+/// Where a text says it in words of ours.
+fn slang(path: &str, text: &str) -> Vec<String> {
+    let letters = |letter: char| if letter.is_alphanumeric() || letter == '+' { letter } else { ' ' };
+    let words: String = text.to_lowercase().chars().map(letters).collect();
+    let words = format!(" {} ", words.split_whitespace().collect::<Vec<_>>().join(" "));
+    let found = SLANG.iter().filter(|(slang, _)| words.contains(&format!(" {slang} ")));
+    found.map(|(slang, better)| format!("{path}: {slang:?} ({better}): {}", text.trim())).collect()
+}
+
+/// `kubectl explain`, the description of the API, and all that events, reasons and answers say.
+#[test]
+fn resources_api_and_reasons_use_the_words_of_the_field() {
+    let shown = ["docs/openapi.json", "deploy/manifests/crds.yaml"].map(|path| {
+        let text = fs::read_to_string(root().join(path)).expect("a document");
+        (path.to_owned(), text.lines().map(str::to_owned).collect::<Vec<_>>())
+    });
+    let core = production().into_iter().filter(|source| source.path.starts_with("crates/core/src/wording"));
+    let said = core.map(|source| {
+        let texts = literals(&without_asides(&source.code)).into_iter().map(str::to_owned).collect();
+        (source.path, texts)
+    });
+    let all: Vec<(String, Vec<String>)> = shown.into_iter().chain(said).collect();
+    assert!(all.iter().all(|(_, texts)| texts.len() > 10), "nothing was found to read");
+    let found: Vec<String> =
+        all.iter().flat_map(|(path, texts)| texts.iter().flat_map(|text| slang(path, text))).collect();
+    assert!(found.is_empty(), "{found:#?}");
+}
+
 #[test]
 fn the_documents_are_plain_english() {
     let mut found = Vec::new();
@@ -163,12 +192,7 @@ fn the_documents_are_plain_english() {
             for sentence in sentences(&passage).iter().filter(|sentence| sentence.len() > SENTENCE) {
                 found.push(format!("{path}: {} words: {}", sentence.len(), sentence.join(" ")));
             }
-            let letters = |letter: char| if letter.is_alphanumeric() || letter == '+' { letter } else { ' ' };
-            let words: String = passage.to_lowercase().chars().map(letters).collect();
-            let words = format!(" {} ", words.split_whitespace().collect::<Vec<_>>().join(" "));
-            for (slang, better) in SLANG.iter().filter(|(slang, _)| words.contains(&format!(" {slang} "))) {
-                found.push(format!("{path}: {slang:?} ({better}): {}", passage.trim()));
-            }
+            found.extend(slang(&path, &passage));
         }
     }
     assert!(found.is_empty(), "{found:#?}");

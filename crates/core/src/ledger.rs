@@ -257,8 +257,8 @@ pub struct Reduction {
     /// The name of that group.
     #[schemars(length(max = 255))]
     pub group_name: GroupName,
-    /// The instance to terminate; without one desired capacity alone is lowered. That terminates nothing, because
-    /// fewer instances are there than desired.
+    /// The instance to terminate; without one desired capacity alone is lowered. That terminates nothing,
+    /// because fewer instances are there than desired.
     #[serde(default)]
     #[schemars(length(max = 32))]
     pub instance_id: Option<InstanceId>,
