@@ -1,4 +1,4 @@
-//! The names of things, each with a type of its own: none can stand where another one is meant.
+//! The names of things, each with a type of its own: what takes one kind of name refuses another.
 
 use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema};

@@ -21,7 +21,7 @@ fn request(state: RequestState, balance: Balance, instance: Option<&str>) -> Sca
         id: "1".to_owned(),
         group: GroupKind::OnDemand,
         group_name: "on-demand".into(),
-        baseline: 1,
+        desired_before: 1,
         target: 2,
         instances_before: Vec::new(),
         active: 1,

@@ -62,7 +62,7 @@ fn ledger(shares: Vec<Share>) -> Ledger {
         id: "r".to_owned(),
         group: GroupKind::Spot,
         group_name: "spot".into(),
-        baseline: 3,
+        desired_before: 3,
         target: 4,
         instances_before: Vec::new(),
         active: 3,

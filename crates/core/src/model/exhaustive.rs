@@ -267,7 +267,7 @@ impl World {
         let all = || self.ledger.shares(group);
         let first = all().map(|share| share.since).min() == Some(share.since);
         let urgent = all().filter_map(|share| share.deadline).min() == share.deadline;
-        let round = self.records.get(&share.replacement).map(ReplacementStatus::asked);
+        let round = self.records.get(&share.replacement).map(ReplacementStatus::requests_made);
         let failures = &self.groups[&group].failures;
         let failed = failures.iter().filter(|failure| failure.started_at >= share.since).count();
         (

@@ -183,7 +183,7 @@ fn a_reduction_may_be_seen_for_twenty_seconds_whatever_the_clock_is_set_to() {
         group_name: "spot".into(),
         instance_id: Some(id.into()),
         settles: None,
-        baseline: 3,
+        desired_before: 3,
         requested_at: Timestamp::MAX,
     };
     let mut readings = Readings::default();

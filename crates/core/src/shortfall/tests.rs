@@ -37,7 +37,7 @@ fn request(state: RequestState, share: Share) -> ScalingRequest {
         id: "1".to_owned(),
         group: GroupKind::Spot,
         group_name: "spot".into(),
-        baseline: 3,
+        desired_before: 3,
         target: 4,
         instances_before: Vec::new(),
         active: 3,
