@@ -1,7 +1,7 @@
 //! What the API server demands of notices by the definition of their kind and by the admission policy
 //! (deploy/manifests/admission-policy.yaml), for stories in which somebody tries to get past it.
 
-use crate::cluster::{Identity, Refusal, RequestInfo, is_name_of, refusal};
+use crate::cluster::{Identity, Refusal, RequestInfo, is_name_of, name_demanded, refusal};
 use serde_json::Value;
 
 /// By which a token tells the node of its pod (KEP-4193).

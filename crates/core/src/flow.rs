@@ -1,12 +1,12 @@
 //! What happens to a replacement. Box, outcome and severity of each event follow from it; its English stands
 //! in `wording`.
 
+use crate::group::request_failure::RequestFailure;
 use crate::ids::{InstanceId, NodeName};
 use crate::neighbours::Neighbour;
 use crate::reason::NodeTrouble;
 use crate::reason::Reason;
 use crate::record::{DrainPurpose, FlowBox, GroupKind, NoticeKind, Outcome, ReplacementStatus};
-use crate::request_failure::RequestFailure;
 use jiff::Timestamp;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Auto Scaling groups as they were last read. Nothing here is stored.
 
+pub mod request_failure;
+
 use crate::group_kind::GroupKind;
 use crate::ids::{GroupName, InstanceId};
 use crate::node_trouble::NodeTrouble;

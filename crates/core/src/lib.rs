@@ -33,7 +33,6 @@ pub mod readings;
 pub mod reason;
 pub mod record;
 pub mod replacement;
-pub mod request_failure;
 pub mod safety;
 pub mod savings;
 pub mod scaling;

@@ -22,9 +22,9 @@ pub use unplaced::{NodeReason, PodName, ReasonCount, Reasons, Unplaced};
 
 use crate::freshness::StaleWatch;
 use crate::group::Rollout;
+use crate::group::request_failure::RequestFailure;
 use crate::group_kind::GroupKind;
 use crate::ids::{GroupName, InstanceId, NodeName, PoolName, ReplacementName};
-use crate::request_failure::RequestFailure;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::fmt::Display;

@@ -42,7 +42,7 @@ pub use answer::{Body, BoxError};
 pub use handle::Cluster;
 pub use json::ObjectKey;
 pub(crate) use json::quantity;
-pub(crate) use notice_names::is_name_of;
+pub(crate) use notice_names::{is_name_of, name_demanded};
 pub use refusal::{Refusal, refusal};
 pub use request::{Identity, OpenGate, RequestFate, RequestGate, RequestInfo};
 pub use resources::ResourceKind;

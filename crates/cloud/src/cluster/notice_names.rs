@@ -1,4 +1,4 @@
-//! The names of interruption notices, which the definition of their kind demands (deploy/manifests/crds.yaml).
+//! The names of interruption notices, as the definition of their kind (deploy/manifests/crds.yaml) demands them.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -12,7 +12,7 @@ pub(crate) fn is_name_of(name: &str, notice: &Value) -> bool {
     name == wanted || at.is_some_and(|at| name == format!("{wanted}-{}", at.as_second()))
 }
 
-fn name_demanded(notice: &Value) -> String {
+pub(crate) fn name_demanded(notice: &Value) -> String {
     let text = |field: &str| notice["spec"][field].as_str().unwrap_or_default();
     let slug = match text("kind") {
         "RebalanceRecommendation" => "rebalance-recommendation",

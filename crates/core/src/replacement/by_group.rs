@@ -8,6 +8,7 @@ use super::capacity;
 use super::facts::{Facts, NodeFact, Queue, Turn};
 use crate::classify;
 use crate::flow::Event;
+use crate::group::request_failure::RequestFailure;
 use crate::group::{GroupView, Lifecycle, PoolView};
 use crate::ids::{InstanceId, ReplacementName};
 use crate::ledger::CLOCK_SKEW;
@@ -16,7 +17,6 @@ use crate::record::{
     Capacity, CapacityState, FlowBox, GroupKind, NoticeKind, OldNodeState, OpenFallback, ReplacedBy,
     ReplacementStatus,
 };
-use crate::request_failure::RequestFailure;
 use jiff::Timestamp;
 use std::cmp::Reverse;
 use std::time::Duration;

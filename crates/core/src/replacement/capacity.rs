@@ -4,6 +4,7 @@
 use super::facts::{Fit, NodeFact, Turn};
 use super::unusable;
 use crate::flow::Event;
+use crate::group::request_failure::RequestFailure;
 use crate::ids::{InstanceId, NodeName};
 use crate::ledger::Share;
 use crate::policy::seconds;
@@ -13,7 +14,6 @@ use crate::record::{
     Capacity, CapacityState, FallbackState, FlowBox, GroupKind, OldNodeState, OpenFallback,
     ReplacementStatus, set_condition,
 };
-use crate::request_failure::RequestFailure;
 use jiff::Timestamp;
 use std::time::Duration;
 

@@ -2,9 +2,9 @@
 
 use crate::flow::{Event, Finish, Wish};
 use crate::group::NoInstance;
+use crate::group::request_failure::RequestFailure;
 use crate::reason::{Reason, in_one_line};
 use crate::record::GroupKind;
-use crate::request_failure::RequestFailure;
 use crate::stand_ins::{ModeInForce, ModeOrigin, ShortfallMode};
 use std::fmt;
 

@@ -1,6 +1,6 @@
 //! How requests of a group fail.
 
-use crate::group::FailureClass;
+use super::FailureClass;
 use std::time::Duration;
 
 /// Why a group has not brought an instance.
