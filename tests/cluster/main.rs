@@ -13,6 +13,7 @@ mod autoscaling;
 mod bad_input;
 mod bench;
 mod chart;
+mod chart_upgrade;
 mod check;
 mod contract;
 mod crds;
