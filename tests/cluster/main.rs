@@ -19,6 +19,7 @@ mod contract;
 mod crds;
 mod demo;
 mod differential;
+mod documents;
 mod drain;
 mod helpers;
 mod imds;
