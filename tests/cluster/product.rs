@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
+use spot_guard::config::Config;
 use spot_guard::crd::{InterruptionNotice, NodeReplacement, SpotAction, SpotPool};
 use std::fs;
 use std::net::SocketAddr;
@@ -17,6 +18,8 @@ use std::time::Duration;
 
 /// Where the manifests put everything.
 pub const NAMESPACE: &str = "spot-guard";
+/// The file with the configuration that Helm rendered, if Helm has installed Spot Guard.
+pub const RENDERED: &str = "rendered-config.yaml";
 /// The service account of the agents.
 pub const AGENT: &str = "spot-guard-agent";
 /// The service account of the controllers.
@@ -40,6 +43,7 @@ pub fn kubectl(testbed: &Testbed, arguments: &[&str]) -> Output {
     let output = try_kubectl(testbed, arguments);
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "kubectl {}: {told}", arguments.join(" "));
+    assert!(arguments[0] != "apply" || !warns(&told), "kubectl {}: {told}", arguments.join(" "));
     output
 }
 
@@ -51,6 +55,11 @@ pub fn try_kubectl(testbed: &Testbed, arguments: &[&str]) -> Output {
         .args(arguments)
         .output()
         .expect("kubectl runs")
+}
+
+/// Whether the API server warned of what is installed: as kubectl says it, or as Helm does.
+pub fn warns(told: &str) -> bool {
+    ["Warning", "warnings.go", "unrecognized format"].iter().any(|word| told.contains(word))
 }
 
 /// Applies a file as the README says.
@@ -97,16 +106,27 @@ pub async fn install(testbed: &Testbed) {
     }
 }
 
+/// Where Spot Guard is in this cluster: where Helm has installed it, else where the manifests put it.
+pub fn namespace(testbed: &Testbed) -> String {
+    let rendered = testbed.dir().join(RENDERED);
+    if rendered.exists() {
+        Config::load(&rendered).expect("the controller takes it").lease.namespace
+    } else {
+        NAMESPACE.to_owned()
+    }
+}
+
 /// A kubeconfig with the token that the DaemonSet's pod on that node has.
 pub async fn kubeconfig_of_agent(testbed: &Testbed, node: &str) -> PathBuf {
-    let pods: Api<Pod> = Api::namespaced(testbed.client(), NAMESPACE);
+    let namespace = namespace(testbed);
+    let pods: Api<Pod> = Api::namespaced(testbed.client(), &namespace);
     let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
     let pod = wait_for(&format!("the agent's pod on {node}"), PATIENCE, async || {
         let pods = pods.list(&on_node).await.ok()?;
         pods.items.into_iter().next()
     })
     .await;
-    testbed.kubeconfig_for_pod_bound_token(NAMESPACE, AGENT, &pod.name_any()).await
+    testbed.kubeconfig_for_pod_bound_token(&namespace, AGENT, &pod.name_any()).await
 }
 
 /// A process of Spot Guard that serves HTTP.
@@ -200,7 +220,7 @@ fn send_traces(command: &mut Command, testbed: &Testbed) {
 
 /// Starts a controller whose AWS answers at `aws`; `name` names its log.
 pub async fn start_controller(testbed: &Testbed, name: &str, aws: &str) -> Service {
-    let kubeconfig = testbed.kubeconfig_for_service_account(NAMESPACE, CONTROLLER).await;
+    let kubeconfig = testbed.kubeconfig_for_service_account(&namespace(testbed), CONTROLLER).await;
     start_controller_with(testbed, name, aws, &kubeconfig)
 }
 
@@ -215,7 +235,9 @@ pub fn start_controller_with(testbed: &Testbed, name: &str, aws: &str, kubeconfi
     };
     let queue = fs::read_to_string(testbed.dir().join(QUEUE)).ok();
     let queue_setting = queue.as_ref().map_or_else(String::new, |url| format!("queue: {{url: \"{url}\"}}\n"));
-    let text = format!("{CONFIG}{notifications}{queue_setting}");
+    let rendered = fs::read_to_string(testbed.dir().join(RENDERED));
+    let settings = rendered.as_deref().unwrap_or(CONFIG);
+    let text = format!("{settings}\n{notifications}{queue_setting}");
     fs::write(&config, text).expect("the configuration is written");
     let mut command = spot_guard();
     command.arg("controller").arg("--config").arg(config).arg("--kubeconfig").arg(kubeconfig);

@@ -13,7 +13,7 @@ use spot_guard_core::reason::ReasonCode;
 use spot_guard_core::spot_action::{ActionAnswer, ActionStage};
 
 /// Asks with kubectl, as a person would.
-fn ask(stage: &Stagecraft, name: &str, spec: &Value) {
+pub fn ask(stage: &Stagecraft, name: &str, spec: &Value) {
     let object = json!({
         "apiVersion": "spotguard.dev/v1alpha1", "kind": "SpotAction", "metadata": { "name": name }, "spec": spec,
     });

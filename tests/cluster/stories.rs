@@ -14,13 +14,14 @@ use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::events::v1::Event;
+use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
-use spot_guard::crd::NodeReplacement;
+use spot_guard::crd::{NodeReplacement, OPEN_REQUESTS, SpotPool};
 use spot_guard::sim::run::{Report, ScenarioRun};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
-use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT, WorldOptions};
+use spot_guard::sim::world::{Gates, ON_DEMAND, POOL, SPOT, WorldOptions};
 use spot_guard_cloud::cloud::{
     BootFault, BootTimes, CloudEvent, CloudSettings, EventKind, LaunchFailure, LifecycleState, Market,
     NoticeQueue, Served, Supply,
@@ -208,6 +209,11 @@ impl Stagecraft {
 
     pub async fn set_up_on(testbed: Testbed, tale: &Tale) -> Self {
         product::install(&testbed).await;
+        Self::set_up_installed(testbed, tale).await
+    }
+
+    /// The same where Spot Guard is installed already.
+    pub async fn set_up_installed(testbed: Testbed, tale: &Tale) -> Self {
         let story = tale.begin(Clock::System, Some(testbed.client())).await;
         let cloud = story.world.cloud.clone();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -274,7 +280,7 @@ impl Stagecraft {
 
         self.agent.ends_well().await;
         self.controller.ends_well().await;
-        let leases: Api<Lease> = Api::namespaced(self.testbed.client(), product::NAMESPACE);
+        let leases: Api<Lease> = Api::namespaced(self.testbed.client(), &product::namespace(&self.testbed));
         let lease = leases.get(product::CONTROLLER).await.expect("the lease");
         let holder = lease.spec.and_then(|spec| spec.holder_identity);
         assert_eq!(holder.as_deref(), Some(""), "the lease was given back");
@@ -399,6 +405,20 @@ pub fn dry_spot() -> Tale {
     )
 }
 
+/// Spot stays out of capacity until the test says otherwise.
+pub fn spot_stays_dry() -> Tale {
+    Tale::new(Scenario::DrySpot, vec![(Cue::Now, Act::SpotHas(Supply::None)), (Cue::Now, Act::Rebalance(0))])
+}
+
+/// Waits until the newest replacement of the story stands there.
+pub async fn stands_at(story: &ScenarioRun, phase: Phase) {
+    wait_for(&format!("the story to be at {phase:?}"), 2 * PATIENCE, async || {
+        let status = story.records().await.pop()?.status?;
+        (status.phase == phase).then_some(())
+    })
+    .await;
+}
+
 #[actix::test]
 async fn a_rebalance_recommendation_is_followed_while_spot_has_capacity() {
     let tale = Tale::new(Scenario::Rebalance, vec![(Cue::Now, Act::Rebalance(0))]);
@@ -414,6 +434,35 @@ async fn dry_spot_falls_back_to_on_demand_and_returns() {
 async fn dry_spot_falls_back_and_returns_where_groups_do_not_know_launch_instances() {
     let tale = Tale { launch_instances: false, name: Scenario::DrySpotSetDesired.name(), ..dry_spot() };
     tell("dry-spot-set-desired", &tale).await;
+}
+
+#[actix::test]
+async fn a_pool_that_is_deleted_during_a_fallback_gives_back_what_it_brought_and_then_goes() {
+    let tale = spot_stays_dry();
+    let mut stage = Stagecraft::set_up("pool-deleted", &tale).await;
+    let events = stage.story.world.cloud.subscribe();
+    let pools: Api<SpotPool> = Api::all(stage.testbed.client());
+    let Stagecraft { imds, story, testbed, bystanders, .. } = &mut stage;
+    let deletion = async {
+        stands_at(story, Phase::OnFallback).await;
+        product::kubectl(testbed, &["delete", "spotpool", POOL, "--wait=false"]);
+        let held = pools.get(POOL).await.expect("the pool stays");
+        assert!(held.metadata.deletion_timestamp.is_some(), "it is deleted");
+        assert_eq!(held.finalizers(), [OPEN_REQUESTS], "what was requested for it is open");
+        assert_eq!(instances_in_service(story, ON_DEMAND).len(), bystanders.len() + 1, "one stands in");
+        story.act(&Act::SpotHas(Supply::Unlimited)).await.expect("the world can do it");
+    };
+    let report = tokio::select! {
+        (report, ()) = async { tokio::join!(tale.play(story), deletion) } => report,
+        never = announce(imds, events) => match never {},
+    };
+    assert_eq!(report.problems, [""; 0], "{:#?}", steps(&report));
+    assert_eq!(instances_in_service(story, ON_DEMAND), *bystanders, "what it brought went back, and no more");
+    wait_for("the pool to go", PATIENCE, async || pools.get_opt(POOL).await.ok()?.is_none().then_some(()))
+        .await;
+    stage.agent.ends_well().await;
+    stage.controller.ends_well().await;
+    stage.autoscaling.stop().await;
 }
 
 /// The Spot group replaces by itself and cannot; EKS drains what its groups end.

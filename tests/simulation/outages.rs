@@ -84,6 +84,10 @@ fn aws_is_out(name: &'static str, verdict: &cloud::CallFate, result: &'static st
                 stage.pass(90).await;
                 let reasons = stage.controller.readiness.reasons();
                 assert!(reasons.contains_key("auto-scaling"), "{name} in {phase:?}: {reasons:?}");
+                assert!(
+                    stage.controller.readiness.serves(),
+                    "{name} takes the pod out of service: {reasons:?}"
+                );
                 let metrics = stage.metrics();
                 assert!(metrics.contains("part_ready{part=\"auto-scaling\"} 0"), "{name}: {metrics}");
                 let counted = format!("operation=\"DescribeAutoScalingGroups\",result=\"{result}\"");
