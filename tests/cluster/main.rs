@@ -8,6 +8,7 @@ mod access;
 mod adoption;
 mod agent;
 mod attacks;
+mod audit;
 #[path = "../contract/autoscaling.rs"]
 mod autoscaling;
 mod bad_input;
