@@ -24,6 +24,7 @@ mod helpers;
 mod imds;
 #[path = "../contract/kubernetes.rs"]
 mod kubernetes;
+mod kustomize;
 mod leadership;
 mod monitoring;
 mod moto;
