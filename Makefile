@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast simulate crashes explore differential fuzz nightly testbed lint advisories bench outcome bench-scale
+.PHONY: help demo test test-fast test-old simulate crashes explore differential fuzz nightly testbed lint advisories bench outcome bench-scale
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,11 @@ test: testbed ## Runs all tests, also those on a real Kubernetes control plane
 test-fast: ## Runs the tests that need no cluster
 	cargo test --workspace --lib --bins --test cli --test simulation --test contract --test fuzz --test tidy
 
+test-old: testbed ## Runs a smaller suite on the oldest Kubernetes that EKS supports
+	@folder="$$(testbed/old)" && "$$folder/kube-apiserver" --version && \
+	SPOT_GUARD_TESTBED="$$folder" cargo test --test cluster -- crds:: agent:: access:: attacks:: chart:: \
+	  stories::dry_spot_falls_back_to_on_demand_and_returns
+
 simulate: ## Plays random scenarios in the simulated cloud: SEEDS=1000 of them, from SEED=1
 	@SIMULATE_SEEDS=$(or $(SEEDS),1000) SIMULATE_SEED=$(or $(SEED),1) SIMULATE_EVENTS=$(EVENTS) \
 	cargo test --quiet --test simulation random::random_stories -- --exact --nocapture
@@ -25,13 +30,14 @@ explore: ## Visits every state of a small world: all orders of all events, EVENT
 	@EXPLORE_EVENTS=$(or $(EVENTS),3) EXPLORE_ORDERS=$(or $(ORDERS),5) \
 	cargo test --quiet -p spot-guard-core --lib model::exhaustive -- --include-ignored --nocapture --test-threads 1
 
-nightly: ## Runs what takes too long for every change: 10,000 scenarios, all crash points, explore, differential, fuzz, dashboard
+nightly: ## Runs what takes too long for every change: 10,000 scenarios, all crash points, explore, differential, fuzz, dashboard, oldest Kubernetes
 	$(MAKE) simulate SEEDS=10000
 	$(MAKE) crashes
 	$(MAKE) explore
 	$(MAKE) differential
 	$(MAKE) fuzz
 	cargo test --test cluster every_query_of_the_dashboard -- --ignored --nocapture
+	$(MAKE) test-old
 
 differential: testbed ## Compares the safety check with the real scheduler: CLUSTERS=1000 from SEED=501
 	CLUSTERS=$(or $(CLUSTERS),1000) SEED=$(or $(SEED),501) cargo test --test cluster the_check_agrees -- --nocapture

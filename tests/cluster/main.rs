@@ -8,6 +8,7 @@ mod access;
 mod adoption;
 mod agent;
 mod attacks;
+mod audit;
 #[path = "../contract/autoscaling.rs"]
 mod autoscaling;
 mod bad_input;
@@ -25,6 +26,7 @@ mod helpers;
 mod imds;
 #[path = "../contract/kubernetes.rs"]
 mod kubernetes;
+mod kustomize;
 mod leadership;
 mod monitoring;
 mod moto;

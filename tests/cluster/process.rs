@@ -274,8 +274,8 @@ pub fn free_port() -> u16 {
     panic!("no free port between 10000 and 32000 in 1000 tries");
 }
 
-/// The folder with the binaries of the testbed: `SPOT_GUARD_TESTBED`, or what `testbed/build` answers,
-/// which builds them if need be (the first time takes minutes).
+/// The folder with the binaries of the testbed: `SPOT_GUARD_TESTBED`, as `make test-old` sets it, or what
+/// `testbed/build` answers, which builds them if need be (the first time takes minutes).
 pub fn binaries() -> &'static Path {
     static BINARIES: OnceLock<PathBuf> = OnceLock::new();
     BINARIES.get_or_init(|| {

@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 /// How long a component may take to start, on a machine that compiles at the same time.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// The file in a testbed's folder that tells what the accounts of Spot Guard request, an event a line.
+pub const AUDIT_LOG: &str = "audit.json";
+
 /// What a test may want otherwise.
 pub struct Options {
     /// How long a pod takes from being bound to a node until it is Ready.
@@ -266,7 +269,9 @@ fn start_apiserver(dir: &Path, port: u16, etcd_port: u16, scheduling_only: bool)
         .args(["--service-cluster-ip-range=10.0.0.0/24", "--endpoint-reconciler-type=none"])
         .arg("--service-account-issuer=https://kubernetes.default.svc.cluster.local")
         .arg(flag("--service-account-key-file", dir.join("service-accounts.key")))
-        .arg(flag("--service-account-signing-key-file", dir.join("service-accounts.key")));
+        .arg(flag("--service-account-signing-key-file", dir.join("service-accounts.key")))
+        .arg(concat!("--audit-policy-file=", env!("CARGO_MANIFEST_DIR"), "/testbed/audit-policy.yaml"))
+        .arg(flag("--audit-log-path", dir.join(AUDIT_LOG)));
     if scheduling_only {
         // Each leaves something to a controller that does not run: accounts, taints of new nodes, finalizers.
         command.arg(

@@ -1,12 +1,14 @@
 //! The controller's roles, as the chart renders them, beside the requests that it makes.
 
-use serde_json::Value;
+mod roles;
+
 use spot_guard::sim::crash::RequestKind;
 use std::collections::BTreeSet;
 
 const ROLES: &str = include_str!("../../deploy/manifests/controller-rbac.yaml");
 
-/// What no scenario shows: its group, resource and verb, and who uses it.
+/// What no scenario shows: its group, resource and verb, and who uses it. The audit log of a real API server
+/// shows the first four (`tests/cluster/audit.rs`).
 const ELSEWHERE: &[(&str, &str, &str)] = &[
     // Who calls the HTTP API, and what a person requests by it or by a webhook.
     ("authentication.k8s.io", "tokenreviews", "create"),
@@ -26,21 +28,10 @@ fn right(group: &str, resource: &str, verb: &str) -> RequestKind {
 }
 
 fn granted() -> BTreeSet<RequestKind> {
-    let documents = ROLES.split("\n---\n").map(|text| serde_saphyr::from_str::<Value>(text).expect("YAML"));
-    let roles = documents.filter(|object| object["kind"].as_str().is_some_and(|kind| kind.ends_with("Role")));
-    let texts = |rule: &Value, field: &str| -> Vec<String> {
-        let all = rule[field].as_array().expect("a list").iter();
-        all.map(|text| text.as_str().expect("a text").to_owned()).collect()
-    };
     let mut granted = BTreeSet::new();
-    for rule in roles.flat_map(|role| role["rules"].as_array().cloned().expect("rules")) {
-        for group in texts(&rule, "apiGroups") {
-            for resource in texts(&rule, "resources") {
-                let verbs = texts(&rule, "verbs");
-                granted.extend(verbs.iter().map(|verb| right(&group, &resource, verb)));
-            }
-        }
-    }
+    roles::each_right(ROLES, |group, resource, verb, _| {
+        granted.insert(right(group, resource, verb));
+    });
     granted
 }
 
