@@ -5,7 +5,7 @@ use crate::process::{binaries, built};
 use crate::product::{self, CONTROLLER, PATIENCE, RENDERED, kubectl, spot_guard, try_kubectl};
 use crate::shown;
 use crate::testbed::Testbed;
-use serde_json::Value;
+use serde_json::{Value, json};
 use spot_guard::config::Config;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,7 +19,7 @@ pub const RELEASE: &str = "sg";
 pub const NAMESPACE: &str = "elsewhere";
 
 /// Values that users have: Kubernetes and the controller take what the chart renders of them.
-const VALUES: [&str; 6] = [
+const VALUES: [&str; 8] = [
     "{}",
     "image: {digest: 'sha256:0000000000000000000000000000000000000000000000000000000000000000'}\n\
      imagePullSecrets: [{name: pull}]\npodLabels: {team: a}\npodAnnotations: {note: b}\n\
@@ -35,11 +35,24 @@ const VALUES: [&str; 6] = [
      flowSchema: {enabled: false}\njsonLogging: false\n\
      controller: {replicas: 3, affinity: {}, tolerations: [{operator: Exists}], extraEnv: [{name: A, value: b}]}",
     AGENTLESS,
+    WHOLE,
+    MONITORED,
 ];
 
 /// Notices through the queue alone.
 const AGENTLESS: &str = "queue: {url: 'https://sqs.eu-central-1.amazonaws.com/123456789012/notices'}\n\
      agent: {enabled: false}\nserviceAccount: {annotations: {eks.amazonaws.com/role-arn: 'arn:aws:iam::1:role/x'}}";
+
+/// An image by its digest, IPv6, a file of each Secret, and requests that wait with those of everybody.
+const WHOLE: &str = "image:\n  repository: r.example/sg\n\
+     \x20 digest: sha256:0000000000000000000000000000000000000000000000000000000000000000\n\
+     listenAddress: '[::]'\nflowSchema: {enabled: false}\ntls: {secretName: certificate}\n\
+     scaleDownWebhook: {secretName: hook}\nnotifications: [{secretName: slack, key: url}]";
+
+/// All that a Prometheus operator and Grafana are given.
+const MONITORED: &str = "podMonitor: {enabled: true, labels: {team: a}, interval: 15s}\n\
+     prometheusRule: {enabled: true, labels: {team: a}}\n\
+     dashboard: {enabled: true, labels: {grafana_dashboard: '1', team: a}}";
 
 /// Values that must be refused, with a part of what is said about each.
 const REFUSED: [(&str, &str); 13] = [
@@ -239,6 +252,7 @@ pub fn configured(testbed: &Testbed) -> Config {
 async fn whatever_the_values_are_the_api_server_and_the_controller_take_what_comes_of_them() {
     let testbed = Testbed::start_without_kubelets("chart-values").await;
     kubectl(&testbed, &["create", "namespace", NAMESPACE]);
+    define_monitoring(&testbed);
     for values in VALUES {
         let rendered = succeeded(helm_template(testbed.dir(), NAMESPACE, values));
         let file = write(testbed.dir(), "rendered.yaml", &rendered);
@@ -247,6 +261,66 @@ async fn whatever_the_values_are_the_api_server_and_the_controller_take_what_com
         assert!(!rendered.contains("namespace: spot-guard\n"), "something stays in spot-guard: {values}");
         configuration(testbed.dir(), &files(&rendered)["controller-config.yaml"]);
     }
+}
+
+/// The kinds of the Prometheus operator, as far as a name and any content.
+fn define_monitoring(testbed: &Testbed) {
+    for kind in ["PodMonitor", "PrometheusRule"] {
+        let (singular, plural) = (kind.to_lowercase(), format!("{}s", kind.to_lowercase()));
+        let schema = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+        let version =
+            json!({ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": schema } });
+        let definition = json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": { "name": format!("{plural}.monitoring.coreos.com") },
+            "spec": { "group": "monitoring.coreos.com", "scope": "Namespaced", "versions": [version],
+                "names": { "kind": kind, "plural": plural, "singular": singular } },
+        });
+        product::apply(testbed, &write(testbed.dir(), "definition.json", &definition.to_string()));
+    }
+    let both = ["podmonitors", "prometheusrules"].map(|plural| format!("crd/{plural}.monitoring.coreos.com"));
+    kubectl(testbed, &["wait", "--for=condition=Established", "--timeout=60s", &both[0], &both[1]]);
+}
+
+/// The pod of the controllers, as the chart renders it.
+fn controllers_pod(rendered: &str) -> Value {
+    let files = files(rendered);
+    let all =
+        files["controller-deployment.yaml"].split("---\n").find(|one| one.contains("kind: Deployment\n"));
+    let all: Value = serde_saphyr::from_str(all.expect("a Deployment")).expect("YAML");
+    all["spec"]["template"]["spec"].clone()
+}
+
+#[test]
+fn the_pods_have_the_image_the_addresses_and_the_secrets_of_the_values() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rendered = succeeded(helm_template(folder.path(), NAMESPACE, WHOLE));
+    assert!(!rendered.contains("kind: FlowSchema\n"));
+    let (pod, agent) = (controllers_pod(&rendered), agents_pod(&rendered));
+    let image = format!("r.example/sg@sha256:{}", "0".repeat(64));
+    for pod in [&pod, &agent] {
+        assert_eq!(pod["containers"][0]["image"], image.as_str());
+    }
+    let arguments = agent["containers"][0]["args"].as_array().expect("arguments");
+    assert!(arguments.iter().any(|argument| argument == "--listen=[::]:8081"), "{arguments:?}");
+    let config = configuration(folder.path(), &files(&rendered)["controller-config.yaml"]);
+    assert_eq!(config.listen.to_string(), "[::]:8080");
+    assert_eq!(config.probe_listen.to_string(), "[::]:8082");
+    let named = |list: &Value, name: &str| -> Value {
+        let mut all = list.as_array().expect("a list").iter();
+        all.find(|one| one["name"] == name).unwrap_or_else(|| panic!("no {name} in {list:#}")).clone()
+    };
+    for (name, secret, path) in [
+        ("tls", "certificate", "/etc/spot-guard-tls"),
+        ("webhook", "hook", "/etc/spot-guard-webhook"),
+        ("notification-0", "slack", "/etc/spot-guard-notifications/0"),
+    ] {
+        assert_eq!(named(&pod["volumes"], name)["secret"]["secretName"], secret);
+        assert_eq!(named(&pod["containers"][0]["volumeMounts"], name)["mountPath"], path);
+    }
+    let tls = config.tls.expect("a certificate");
+    assert!(tls.certificate.starts_with("/etc/spot-guard-tls") && tls.key.starts_with("/etc/spot-guard-tls"));
+    assert_eq!(config.webhook_secret_files, [PathBuf::from("/etc/spot-guard-webhook/secret")]);
 }
 
 /// Runs Helm on the cluster.

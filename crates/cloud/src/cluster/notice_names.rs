@@ -1,4 +1,4 @@
-//! The names of interruption notices, as the definition of their kind (deploy/manifests/crds.yaml) demands them.
+//! The names of interruption notices, as their definition (deploy/manifests/crds.yaml) demands them.
 
 use jiff::Timestamp;
 use serde_json::Value;
