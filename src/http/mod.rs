@@ -40,13 +40,14 @@ pub use model::{
     TimelineEntry,
 };
 pub use pauses::{PauseInForce, PauseScope, PauseSource};
-pub use problem::{Problem, ProblemReason};
+pub use problem::{FieldProblem, Problem, ProblemReason};
+pub use query::Filter;
 pub use savings::{DayHours, Savings};
-pub use spot_actions::{SpotActions, WriteError, Written};
+pub use spot_actions::{SpotActions, WriteError, Written, parse_reason};
 pub use state::{ApiState, checks, keep_history, streams};
 pub use streams::Streams;
 pub use tls::{Certificate, TlsConfig};
-pub use webhook::{SecretError, Secrets};
+pub use webhook::{SecretError, Secrets, parse_return};
 
 use crate::telemetry::connections::Listener;
 use actix_web::dev::Server;

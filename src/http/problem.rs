@@ -40,6 +40,17 @@ pub struct FieldProblem {
     pub detail: String,
 }
 
+impl FieldProblem {
+    pub(super) fn of(field: &str, detail: &str) -> Self {
+        Self { field: field.to_owned(), detail: detail.to_owned() }
+    }
+
+    /// 400 for the field.
+    pub(super) fn refuses(self, request: &HttpRequest) -> Refused {
+        Refused::field(request, &self.field, self.detail)
+    }
+}
+
 impl Problem {
     /// A problem of a request for `instance`.
     pub(super) fn of(reason: ProblemReason, detail: String, instance: String) -> Self {

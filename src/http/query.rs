@@ -3,7 +3,7 @@
 //! A page ends with a cursor: the name that it ended with. The next one begins after that name, whatever came
 //! and went meanwhile: what was there all the time is told exactly once.
 
-use super::problem::{ProblemReason, Refused};
+use super::problem::{FieldProblem, ProblemReason, Refused};
 use actix_web::HttpRequest;
 use actix_web::web::Query;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -25,7 +25,7 @@ const MAX_HEADERS: usize = 16 * 1024;
 
 /// Which entries of a list are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Filter {
+pub struct Filter {
     pub(super) pool: Option<PoolName>,
     pub(super) phase: Option<Phase>,
     pub(super) node: Option<NodeName>,
@@ -94,30 +94,38 @@ impl Filter {
     /// # Errors
     /// 400 with the parameter that cannot be used.
     pub(super) fn of(request: &HttpRequest) -> Result<Self, Refused> {
-        let mut given: BTreeMap<String, String> = pairs(request)?.into_iter().collect();
+        let given = pairs(request)?.into_iter().collect();
+        Self::parse(request.path(), given).map_err(|problem| problem.refuses(request))
+    }
+
+    /// What the parameters of a list at this path say.
+    ///
+    /// # Errors
+    /// The parameter that cannot be used.
+    pub fn parse(path: &str, mut given: BTreeMap<String, String>) -> Result<Self, FieldProblem> {
+        let refuse = FieldProblem::of;
         let (limit, cursor) = (given.remove("limit"), given.remove("continue"));
-        let list = fingerprint(request.path(), &given);
-        let refuse = |field: &str, detail: String| Refused::field(request, field, detail);
+        let list = fingerprint(path, &given);
         let phase = given.remove("phase").map(|text| {
             let parsed = serde_json::from_value::<Phase>(text.into());
-            parsed.map_err(|error| refuse("phase", error.to_string()))
+            parsed.map_err(|error| refuse("phase", &error.to_string()))
         });
         let since = given.remove("since").map(|text| {
             let parsed = text.parse::<Timestamp>();
             parsed.map_err(|_| {
-                refuse("since", format!("{text:?} is not an RFC 3339 time (2030-01-01T00:00:00Z)"))
+                refuse("since", &format!("{text:?} is not an RFC 3339 time (2030-01-01T00:00:00Z)"))
             })
         });
         let limit = match limit.map(|text| text.parse()) {
             None => DEFAULT_LIMIT,
             Some(Ok(limit)) if (1..=MAX_LIMIT).contains(&limit) => limit,
-            Some(_) => return Err(refuse("limit", format!("it is not a number from 1 to {MAX_LIMIT}"))),
+            Some(_) => return Err(refuse("limit", &format!("it is not a number from 1 to {MAX_LIMIT}"))),
         };
         let after = match cursor.as_deref().map(|text| read_cursor(text, &list)) {
             None => None,
             Some(Some(name)) => Some(name),
             Some(None) => {
-                let detail = "it is not the continue of a page of this list with these filters".to_owned();
+                let detail = "it is not the continue of a page of this list with these filters";
                 return Err(refuse("continue", detail));
             }
         };
@@ -143,7 +151,7 @@ impl Filter {
     }
 
     /// The page that was requested of these entries, by name, and the cursor of the next one.
-    pub(super) fn page<T>(&self, entries: Vec<T>, name: impl Fn(&T) -> &str) -> (Vec<T>, Option<String>) {
+    pub fn page<T>(&self, entries: Vec<T>, name: impl Fn(&T) -> &str) -> (Vec<T>, Option<String>) {
         let is_next = |entry: &T| self.after.as_deref().is_none_or(|after| after < name(entry));
         let mut entries: Vec<T> = entries.into_iter().filter(is_next).collect();
         entries.sort_unstable_by(|one, other| name(one).cmp(name(other)));

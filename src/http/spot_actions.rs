@@ -10,7 +10,7 @@ pub use writer::{SpotActions, WriteError, Written};
 
 use super::access::Caller;
 use super::model::{ActionState, Items};
-use super::problem::{self, ProblemReason, Refused};
+use super::problem::{self, FieldProblem, ProblemReason, Refused};
 use super::query::{Filter, path_name};
 use super::{ApiState, api};
 use crate::crd::SpotActionSpec;
@@ -20,7 +20,7 @@ use actix_web::web::{Data, Json, Payload};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use aws_lc_rs::digest::{SHA256, digest};
 use futures::StreamExt;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use spot_guard_core::ids::{NodeName, PoolName, ReplacementName};
 use spot_guard_core::spot_action::ActionKind;
 use std::fmt::Write as _;
@@ -298,29 +298,44 @@ pub(super) async fn read_body(request: &HttpRequest, mut body: Payload) -> Resul
 /// The field of the body, if there is a body.
 pub(super) async fn reason(request: &HttpRequest, body: Payload) -> Result<Option<String>, Refused> {
     let read = read_body(request, body).await?;
-    if read.is_empty() {
+    parse_reason(&read).map_err(|problem| problem.refuses(request))
+}
+
+/// The reason in a body, if there is a body.
+///
+/// # Errors
+/// The field that cannot be used.
+pub fn parse_reason(body: &[u8]) -> Result<Option<String>, FieldProblem> {
+    if body.is_empty() {
         return Ok(None);
     }
-    let refuse = |field: &str, detail: String| Refused::field(request, field, detail);
-    let body: Value =
-        serde_json::from_slice(&read).map_err(|error| refuse("body", format!("it is no JSON: {error}")))?;
-    let Value::Object(body) = body else { return Err(refuse("body", "it is no object".to_owned())) };
     let mut reason = None;
-    for (field, value) in body {
-        match (field.as_str(), value) {
-            ("reason", value) => reason = Some(reason_of(request, value)?),
-            (other, _) => return Err(refuse(other, "there is no such field; there are: reason".to_owned())),
+    for (field, value) in fields_of(body)? {
+        if field != "reason" {
+            return Err(FieldProblem::of(&field, "there is no such field; there are: reason"));
         }
+        reason = Some(reason_of(value)?);
     }
     Ok(reason)
 }
 
+/// The fields of a body.
+pub(super) fn fields_of(body: &[u8]) -> Result<Map<String, Value>, FieldProblem> {
+    let refuse = |detail: &str| FieldProblem::of("body", detail);
+    let body: Value =
+        serde_json::from_slice(body).map_err(|error| refuse(&format!("it is no JSON: {error}")))?;
+    match body {
+        Value::Object(fields) => Ok(fields),
+        _ => Err(refuse("it is no object")),
+    }
+}
+
 /// The text of a field `reason`.
-pub(super) fn reason_of(request: &HttpRequest, value: Value) -> Result<String, Refused> {
-    let refuse = |detail: String| Err(Refused::field(request, "reason", detail));
+pub(super) fn reason_of(value: Value) -> Result<String, FieldProblem> {
+    let refuse = |detail: &str| Err(FieldProblem::of("reason", detail));
     match value {
         Value::String(text) if text.chars().count() <= MAX_REASON => Ok(text),
-        Value::String(_) => refuse(format!("it is longer than {MAX_REASON} characters")),
-        _ => refuse("it is no text".to_owned()),
+        Value::String(_) => refuse(&format!("it is longer than {MAX_REASON} characters")),
+        _ => refuse("it is no text"),
     }
 }

@@ -11,7 +11,7 @@ pub use secrets::{SecretError, Secrets};
 
 use super::ApiState;
 use super::access::is_signed;
-use super::problem::{ProblemReason, Refused};
+use super::problem::{FieldProblem, ProblemReason, Refused};
 use super::spot_actions::{self, WriteError};
 use crate::crd::SpotActionSpec;
 use actix_web::web::{Data, Payload};
@@ -37,7 +37,8 @@ pub(super) async fn scale_down(
     } else {
         (None, spot_actions::caller(&request)?.user.clone())
     };
-    let Some(wanted) = wanted(&request, &body)? else {
+    let wanted = parse_return(&body).map_err(|problem| problem.refuses(&request))?;
+    let Some(wanted) = wanted else {
         return Ok(HttpResponse::NoContent().finish());
     };
     let spec = SpotActionSpec {
@@ -97,12 +98,13 @@ fn verify(secrets: &Secrets, request: &HttpRequest, body: &[u8]) -> Result<Strin
     }))
 }
 
-/// What is to return, without action and who asked; nothing for an alert that is over.
-fn wanted(request: &HttpRequest, body: &[u8]) -> Result<Option<SpotActionSpec>, Refused> {
-    let refuse = |field: &str, detail: &str| Refused::field(request, field, detail.to_owned());
-    let body: Value =
-        serde_json::from_slice(body).map_err(|error| refuse("body", &format!("it is no JSON: {error}")))?;
-    let Value::Object(body) = body else { return Err(refuse("body", "it is no object")) };
+/// What the body of a message wants to return, without who asked; nothing for an alert that is over.
+///
+/// # Errors
+/// The field that cannot be used.
+pub fn parse_return(body: &[u8]) -> Result<Option<SpotActionSpec>, FieldProblem> {
+    let refuse = FieldProblem::of;
+    let body = spot_actions::fields_of(body)?;
     let from_alertmanager = body.contains_key("alerts");
     let mut fields = if from_alertmanager {
         if body.get("status").and_then(Value::as_str) == Some("resolved") {
@@ -118,7 +120,7 @@ fn wanted(request: &HttpRequest, body: &[u8]) -> Result<Option<SpotActionSpec>, 
     } else {
         body
     };
-    let reason = fields.remove("reason").map(|value| spot_actions::reason_of(request, value)).transpose()?;
+    let reason = fields.remove("reason").map(spot_actions::reason_of).transpose()?;
     if let Some(other) = fields.keys().find(|field| !TARGETS.contains(&field.as_str())) {
         return Err(refuse(other, "there is no such field; there are: fallback, node, pool, reason"));
     }

@@ -110,16 +110,30 @@ fn of_kind(kind: &str, spec: Value) -> Value {
     json!({ "apiVersion": "spotguard.dev/v1alpha1", "kind": kind, "metadata": { "name": "a" }, "spec": spec })
 }
 
+/// The objects of a kind as version 0.1.0 has stored them, in an order that a seed can rely on.
+fn stored(kind: &str) -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/records/0.1.0");
+    let files = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let texts = files.map(|path| fs::read_to_string(path).expect("a file"));
+    let kind = format!("\"kind\": \"{kind}\"");
+    let mut found: Vec<String> = texts.filter(|text| text.contains(&kind)).collect();
+    found.sort();
+    assert!(!found.is_empty(), "{kind}");
+    found
+}
+
 pub fn pools() -> Vec<String> {
     let policy = json!({ "stabilitySeconds": 120, "maxUtilisationPercent": 75 });
     let spec = json!({
         "spotGroup": "s", "onDemandGroup": "o", "mode": "Observe", "rebalance": "Replace", "policy": policy,
         "completeLifecycleActions": true,
     });
-    texts(&[
+    let mut all = texts(&[
         of_kind("SpotPool", spec),
         of_kind("SpotPool", json!({ "spotGroup": "s", "onDemandGroup": "o" })),
-    ])
+    ]);
+    all.extend(stored("SpotPool"));
+    all
 }
 
 pub fn notices() -> Vec<String> {
@@ -133,12 +147,114 @@ pub fn notices() -> Vec<String> {
 
 pub fn replacements() -> Vec<String> {
     let spec = json!({ "nodeName": "node", "instanceId": INSTANCE, "pool": "workers" });
-    texts(&[of_kind("NodeReplacement", spec)])
+    let mut all = texts(&[of_kind("NodeReplacement", spec)]);
+    all.extend(stored("NodeReplacement"));
+    all
 }
 
 pub fn spot_actions() -> Vec<String> {
     let spec = json!({ "action": "Return", "replacement": "a", "reason": "a test" });
     texts(&[of_kind("SpotAction", spec)])
+}
+
+pub fn webhooks() -> Vec<String> {
+    let alert = |status: &str| {
+        let labels =
+            json!({ "alertname": "SpotGuardFallbackTooLong", "pool": "workers", "severity": "page" });
+        json!({ "version": "4", "status": status, "alerts": [{ "labels": labels }], "commonLabels": labels })
+    };
+    texts(&[
+        json!({ "pool": "workers", "reason": "a drill" }),
+        json!({ "node": "ip-10-0-1-11.ec2.internal" }),
+        json!({ "fallback": INSTANCE }),
+        alert("firing"),
+        alert("resolved"),
+    ])
+}
+
+pub fn reasons() -> Vec<String> {
+    words(&["", "{}", "{\"reason\": \"a drill\"}"])
+}
+
+pub fn queries() -> Vec<String> {
+    words(&[
+        "",
+        "limit=10",
+        "pool=workers&phase=OnFallback&limit=500",
+        "node=ip-10-0-1-11.ec2.internal&since=2026-03-01T12%3A00%3A00Z",
+    ])
+}
+
+/// A document of the Query API, as the API Reference shows it.
+fn document(operation: &str, result: &str) -> String {
+    format!(
+        "<{operation}Response xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\n  \
+         <{operation}Result>{result}</{operation}Result>\n  <ResponseMetadata>\
+         <RequestId>7c6e177f-f082-11e1-ac58-3714bEXAMPLE</RequestId></ResponseMetadata>\n</{operation}Response>\n"
+    )
+}
+
+pub fn groups() -> Vec<String> {
+    let template = "<LaunchTemplateName>workers</LaunchTemplateName><Version>1</Version>";
+    let instance = format!(
+        "<member><InstanceId>{INSTANCE}</InstanceId><AvailabilityZone>us-east-1a</AvailabilityZone>\
+         <LifecycleState>InService</LifecycleState><HealthStatus>Healthy</HealthStatus>\
+         <ProtectedFromScaleIn>false</ProtectedFromScaleIn>\
+         <LaunchTemplate>{template}</LaunchTemplate></member>"
+    );
+    let group = format!(
+        "<member><AutoScalingGroupName>workers-spot</AutoScalingGroupName><MinSize>0</MinSize>\
+         <MaxSize>10</MaxSize><DesiredCapacity>1</DesiredCapacity><DefaultCooldown>300</DefaultCooldown>\
+         <AvailabilityZones><member>us-east-1a</member></AvailabilityZones><HealthCheckType>EC2</HealthCheckType>\
+         <CreatedTime>2026-01-01T00:00:00.123Z</CreatedTime><Instances>{instance}</Instances>\
+         <MixedInstancesPolicy><LaunchTemplate><LaunchTemplateSpecification>{template}</LaunchTemplateSpecification>\
+         <Overrides><member><InstanceType>m5.large</InstanceType><WeightedCapacity>1</WeightedCapacity></member>\
+         </Overrides></LaunchTemplate><InstancesDistribution><OnDemandBaseCapacity>0</OnDemandBaseCapacity>\
+         </InstancesDistribution></MixedInstancesPolicy><SuspendedProcesses><member>\
+         <ProcessName>AZRebalance</ProcessName><SuspensionReason>by a person &amp; a tool</SuspensionReason>\
+         </member></SuspendedProcesses><Tags><member><Key>eks:nodegroup-name</Key><Value>workers</Value></member>\
+         </Tags><CapacityRebalance>true</CapacityRebalance><MaxInstanceLifetime>86400</MaxInstanceLifetime></member>"
+    );
+    let operation = "DescribeAutoScalingGroups";
+    vec![
+        document(operation, &format!("<AutoScalingGroups>{group}</AutoScalingGroups>")),
+        document(operation, "<AutoScalingGroups/>"),
+    ]
+}
+
+pub fn launches() -> Vec<String> {
+    let activity = |status: &str, message: &str| {
+        format!(
+            "<member><ActivityId>bcb4e2f2-2a4c-4d5a-9b1d-000000000001</ActivityId>\
+             <AutoScalingGroupName>workers-spot</AutoScalingGroupName>\
+             <Description>Launching a new EC2 instance: {INSTANCE}</Description>\
+             <Cause>At {TIME} an instance was started.</Cause><StartTime>{TIME}</StartTime>\
+             <StatusCode>{status}</StatusCode><StatusMessage>{message}</StatusMessage><Progress>50</Progress>\
+             <Details>{{&quot;Availability Zone&quot;:&quot;us-east-1a&quot;}}</Details></member>"
+        )
+    };
+    let failed =
+        activity("Failed", "InsufficientInstanceCapacity: We currently do not have sufficient capacity.");
+    let activities = failed + &activity("PreInService", "") + &activity("Successful", "");
+    let operation = "DescribeScalingActivities";
+    vec![
+        document(operation, &format!("<Activities>{activities}</Activities>")),
+        document(operation, "<Activities/>"),
+    ]
+}
+
+pub fn refusals() -> Vec<String> {
+    let refusal = |code: &str, message: &str| {
+        format!(
+            "<ErrorResponse xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\"><Error><Type>Sender</Type>\
+             <Code>{code}</Code><Message>{message}</Message></Error><RequestId>7c6e177f</RequestId></ErrorResponse>"
+        )
+    };
+    vec![
+        refusal("ValidationError", "AutoScalingGroup name not found"),
+        refusal("Throttling", "Rate exceeded"),
+        refusal("ScalingActivityInProgress", "Activity is in progress &amp; cannot be changed"),
+    ]
 }
 
 pub fn failures() -> Vec<String> {

@@ -9,20 +9,37 @@
 mod corpus;
 mod mutate;
 
+use actix_web::web::Query;
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::http::StatusCode;
+use aws_smithy_types::body::SdkBody;
 use jiff::{SignedDuration, Timestamp};
 use mutate::Mutator;
+use spot_guard::aws::AutoScaling;
+use spot_guard::clock::Clock;
 use spot_guard::config::Config;
 use spot_guard::crd::{InterruptionNotice, NodeReplacement, SpotAction, SpotPool};
+use spot_guard::http::{Filter, parse_reason, parse_return};
 use spot_guard::kube::splitter::{Piece, Shape, Splitter, Uncut};
+use spot_guard::telemetry::metrics::Metrics;
 use spot_guard::telemetry::tracing::trace_id_of;
+use spot_guard_cloud::clock::CloudClock;
+use spot_guard_cloud::cloud::Cloud;
 use spot_guard_core::classify;
-use spot_guard_core::ids::InstanceId;
+use spot_guard_core::ids::{GroupName, InstanceId};
 use spot_guard_core::imds::{self, Announcement};
 use spot_guard_core::lookback::{ActivityStatus, GroupRecord, LookbackFacts, ScalingActivity, look_back};
 use spot_guard_core::notices::{Seen, deadline};
 use spot_guard_core::queue::{self, QueueEvent};
 use spot_guard_core::record::NoticeKind;
+use spot_guard_core::spot_action::ActionKind;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::slice;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// No deadline that counts is further away (EC2 gives two minutes), or longer past.
@@ -267,6 +284,62 @@ fn objects_of_our_kinds() {
     fuzz("SpotAction", &corpus::spot_actions(), reads_what_it_writes::<SpotAction>);
 }
 
+/// No reason that is stored is longer (SpotActionSpec).
+const LONGEST_REASON: usize = 1024;
+
+#[test]
+fn bodies_of_requests() {
+    fuzz("webhook", &corpus::webhooks(), |input| match parse_return(input) {
+        Ok(wanted) => {
+            let Some(spec) = wanted else { return true };
+            assert_eq!(spec.action, ActionKind::Return);
+            let names = [spec.pool.as_deref(), spec.node.as_deref(), spec.replacement.as_deref()];
+            let named: Vec<&str> = names.into_iter().flatten().collect();
+            assert!(named.len() == 1 && (1..=253).contains(&named[0].len()), "{named:?}");
+            assert!(spec.reason.is_none_or(|reason| reason.chars().count() <= LONGEST_REASON));
+            true
+        }
+        Err(problem) => {
+            assert!(!problem.detail.is_empty());
+            false
+        }
+    });
+    fuzz("reason", &corpus::reasons(), |input| match parse_reason(input) {
+        Ok(reason) => {
+            assert!(reason.is_none_or(|reason| reason.chars().count() <= LONGEST_REASON));
+            true
+        }
+        Err(problem) => {
+            assert!(!problem.detail.is_empty());
+            false
+        }
+    });
+}
+
+/// More entries than a page has at most.
+const ENTRIES: usize = 600;
+const LONGEST_PAGE: usize = 500;
+
+#[test]
+fn queries_of_lists() {
+    const PATH: &str = "/api/v1/replacements";
+    let entries: Vec<String> = (0..ENTRIES).map(|number| format!("i-{number:08x}")).collect();
+    fuzz("query", &corpus::queries(), |input| {
+        let Ok(pairs) = Query::<Vec<(String, String)>>::from_query(&text(input)) else { return false };
+        let mut given: BTreeMap<String, String> = pairs.into_inner().into_iter().collect();
+        let Ok(filter) = Filter::parse(PATH, given.clone()) else { return false };
+        let (page, next) = filter.page(entries.clone(), |name| name);
+        assert!(page.len() <= LONGEST_PAGE && page.is_sorted());
+        if let Some(next) = next {
+            given.insert("continue".to_owned(), next);
+            let filter = Filter::parse(PATH, given).expect("the next page");
+            let (rest, _) = filter.page(entries.clone(), |name| name);
+            assert!(rest.first() > page.last(), "each entry is on one page");
+        }
+        true
+    });
+}
+
 #[test]
 fn words_of_aws() {
     fuzz("failures", &corpus::failures(), |input| {
@@ -279,6 +352,67 @@ fn words_of_aws() {
         let read = classify::launch_errors(&[(code, message, "subnet")], false);
         assert!(read.iter().all(|(_, told)| told.len() <= words.len() + 1024), "{read:?}");
         classify::by_code(code).is_some()
+    });
+}
+
+/// What every call of the Auto Scaling API is answered: status and body.
+#[derive(Clone, Debug, Default)]
+struct Answer(Arc<Mutex<(u16, Vec<u8>)>>);
+
+impl Answer {
+    fn set(&self, status: u16, body: &[u8]) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (status, body.to_vec());
+    }
+}
+
+impl HttpConnector for Answer {
+    fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
+        let (status, body) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let status = StatusCode::try_from(status).expect("a status");
+        HttpConnectorFuture::ready(Ok(HttpResponse::new(status, SdkBody::from(body))))
+    }
+}
+
+/// The product's own client, which gets this answer.
+fn client(answer: &Answer) -> AutoScaling {
+    let answer = answer.clone();
+    let http = http_client_fn(move |_, _| SharedHttpConnector::new(answer.clone()));
+    let cloud = Cloud::new(CloudClock::simulated(now()), 1);
+    let config = cloud.sdk_config(None).into_builder().http_client(http).build();
+    AutoScaling::new(&config, Duration::from_secs(5), Clock::System, Arc::new(Metrics::new()))
+}
+
+#[test]
+fn answers_of_the_auto_scaling_api() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let answer = Answer::default();
+    let aws = client(&answer);
+    let group: GroupName = "workers-spot".into();
+    // What is cut short is no answer.
+    let is_whole = |input: &[u8]| input.trim_ascii_end().ends_with(b"Response>");
+    fuzz("groups", &corpus::groups(), |input| {
+        answer.set(200, input);
+        let Ok(found) = runtime.block_on(aws.groups(slice::from_ref(&group), true)) else { return false };
+        assert!(is_whole(input));
+        for view in found.values() {
+            let _ = (view.is_launching(), view.ended());
+            assert!(view.active() <= view.instances.len(), "{view:?}");
+        }
+        true
+    });
+    let since = now() - SignedDuration::from_hours(1);
+    fuzz("launches", &corpus::launches(), |input| {
+        answer.set(200, input);
+        let Ok(found) = runtime.block_on(aws.launches(&group, since)) else { return false };
+        assert!(is_whole(input));
+        assert!(found.failed.iter().all(|failed| failed.started_at >= since), "{found:?}");
+        true
+    });
+    fuzz("refusals", &corpus::refusals(), |input| {
+        answer.set(400, input);
+        let error = runtime.block_on(aws.set_desired(&group, 1)).expect_err("it was refused");
+        assert!(!error.to_string().is_empty());
+        !matches!(error.code.as_str(), "Http400" | "UnreadableAnswer")
     });
 }
 

@@ -3,7 +3,7 @@
 use fastrand::Rng;
 
 /// What parsers stumble over.
-const TOKENS: [&str; 24] = [
+const TOKENS: [&str; 33] = [
     "null",
     "true",
     "{}",
@@ -28,6 +28,15 @@ const TOKENS: [&str; 24] = [
     "&a *a",
     "\n  - ",
     "\t",
+    "<member>",
+    "</member>",
+    "<a/>",
+    "&#0;",
+    "&a;",
+    "<![CDATA[",
+    "<!--",
+    "%",
+    "&limit=",
 ];
 
 /// Longer inputs are cut.

@@ -25,6 +25,7 @@ mod play;
 mod pools;
 mod queue;
 mod random;
+mod records;
 mod returns;
 mod rights;
 mod scaling;

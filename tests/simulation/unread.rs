@@ -1,22 +1,33 @@
 //! A record that is there and cannot be read: what it holds stays as it is, also for a controller that has
 //! never read it. A record that is gone holds nothing.
 
-use crate::play::on_paused_time;
+use crate::play::{EPOCH, on_paused_time};
+use crate::records::stored;
 use serde_json::json;
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
 use spot_guard::sim::run::ScenarioRun;
 use spot_guard::sim::scenario::{Act, Scenario};
-use spot_guard::sim::world::{Gates, ON_DEMAND, WorldOptions};
+use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT, WorldOptions};
 use spot_guard_cloud::cloud::Supply;
 use spot_guard_core::freshness::WatchedKind;
 use spot_guard_core::record::Phase;
 use std::time::Duration;
 
-const KIND: &str = "nodereplacements.spotguard.dev";
+pub const KIND: &str = "nodereplacements.spotguard.dev";
 const NOTICES: &str = "interruptionnotices.spotguard.dev";
 
-async fn until_phase(story: &ScenarioRun, phase: Phase) {
+/// A scenario at its beginning, without its script.
+pub async fn unscripted(name: &str, scenario: Scenario) -> ScenarioRun {
+    let clock = Clock::simulated(EPOCH.parse().expect("a time"));
+    let mut plot = scenario.plot();
+    plot.script.clear();
+    let story = ScenarioRun::begin_on(name.to_owned(), plot, clock, 1, WorldOptions::default()).await;
+    story.expect("a world")
+}
+
+/// Waits until the oldest record is in this phase.
+pub async fn until_phase(story: &ScenarioRun, phase: Phase) {
     for _ in 0..7200 {
         let records = story.records().await;
         let found = records.first().and_then(|record| record.status.as_ref()).map(|status| status.phase);
@@ -31,11 +42,7 @@ async fn until_phase(story: &ScenarioRun, phase: Phase) {
 #[test]
 fn a_fresh_controller_gives_back_nothing_of_a_record_that_it_cannot_read() {
     on_paused_time(async {
-        let clock = Clock::simulated("2026-01-01T03:00:00Z".parse().expect("a time"));
-        let mut plot = Scenario::DrySpot.plot();
-        plot.script.clear();
-        let story = ScenarioRun::begin_on("unread".to_owned(), plot, clock, 1, WorldOptions::default()).await;
-        let story = story.expect("a world");
+        let story = unscripted("unread", Scenario::DrySpot).await;
         let cluster = story.world.cluster.clone().expect("a simulated cluster");
         let end = Shutdown::new();
         let _first = story.controller("first", Gates::default(), &end);
@@ -67,16 +74,58 @@ fn a_fresh_controller_gives_back_nothing_of_a_record_that_it_cannot_read() {
     });
 }
 
+/// As after a rollback: docs/api-versions.md.
+#[test]
+fn a_record_in_a_state_of_a_newer_version_is_named_and_stays_as_it_is() {
+    on_paused_time(async {
+        let story = unscripted("newer", Scenario::DrySpot).await;
+        let cluster = story.world.cluster.clone().expect("a simulated cluster");
+        let end = Shutdown::new();
+        let _newer = story.controller("newer", Gates::default(), &end);
+        for act in [Act::SpotHas(Supply::None), Act::Rebalance(0)] {
+            story.act(&act).await.expect("the world can do it");
+        }
+        until_phase(&story, Phase::OnFallback).await;
+        end.trigger();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+
+        let name = story.spot_instances()[0].clone();
+        let record = || cluster.get_json(KIND, "", &name).expect("a record");
+        let known = record()["status"].clone();
+        let newer = stored("newer/unknown-state.json");
+        cluster.edit(KIND, "", &name, |record| record["status"] = newer["status"].clone());
+        let groups = || {
+            [SPOT, ON_DEMAND].map(|name| {
+                let group = story.world.cloud.group(name).expect("the group");
+                (group.desired, group.instances.iter().filter(|held| !held.state.is_ending()).count())
+            })
+        };
+        let (as_stored, held) = (record(), groups());
+        let older = story.controller("older", Gates::default(), &Shutdown::new());
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert!(*older.leading.borrow());
+        let told = older.readiness.remarks()["watch-replacements"].clone();
+        assert!(told.starts_with(&format!("1 not understood: {name} (a field that ends at byte ")), "{told}");
+        assert!(older.readiness.serves() && older.readiness.reasons().is_empty());
+        let (records, pools) = (older.view.replacements.state(), older.view.pools.state());
+        let metrics = older.metrics.encode(true, &older.readiness, &records, &pools).expect("text");
+        let counted = "spot_guard_objects_not_understood{resource=\"nodereplacements\"} 1\n";
+        assert!(metrics.contains(counted), "{metrics}");
+        assert_eq!(record(), as_stored, "it was written");
+        assert_eq!(groups(), held, "what it holds was given back");
+
+        cluster.edit(KIND, "", &name, |record| record["status"] = known);
+        story.act(&Act::SpotHas(Supply::Unlimited)).await.expect("the world can do it");
+        until_phase(&story, Phase::Completed).await;
+        assert_eq!(story.report().await.problems, [""; 0]);
+    });
+}
+
 /// `kubectl delete nodereplacement`, or somebody removes a record that could not be read.
 #[test]
 fn a_record_that_is_deleted_while_it_is_open_keeps_no_other_waiting() {
     on_paused_time(async {
-        let clock = Clock::simulated("2026-01-01T03:00:00Z".parse().expect("a time"));
-        let mut plot = Scenario::AllDry.plot();
-        plot.script.clear();
-        let story =
-            ScenarioRun::begin_on("deleted".to_owned(), plot, clock, 1, WorldOptions::default()).await;
-        let story = story.expect("a world");
+        let story = unscripted("deleted", Scenario::AllDry).await;
         let cluster = story.world.cluster.clone().expect("a simulated cluster");
         let _controller = story.controller("only", Gates::default(), &Shutdown::new());
         for act in [Act::SpotHas(Supply::None), Act::OnDemandHas(Supply::None), Act::Rebalance(0)] {
