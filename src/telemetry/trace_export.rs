@@ -12,7 +12,8 @@ use opentelemetry_otlp::{ExporterBuildError, Protocol, WithExportConfig, WithHtt
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, Span, SpanData, SpanExporter, SpanProcessor,
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, Span, SpanData, SpanExporter,
+    SpanProcessor,
 };
 use std::fs;
 use std::sync::{Arc, OnceLock};
@@ -160,8 +161,17 @@ pub(super) fn start(lookup: impl Fn(&str) -> Option<String>) -> Result<SdkTracer
     let sampling = Sampling::of(lookup);
     // A process exports once: who comes second fails, as its logs are set up already.
     let _ = EXPORT.set(Export { batches: batches.clone(), sampling });
-    let provider = SdkTracerProvider::builder().with_span_processor(Shared(batches));
-    Ok(provider.with_resource(resource).build())
+    let provider = SdkTracerProvider::builder().with_sampler(sampler(sampling));
+    Ok(provider.with_span_processor(Shared(batches)).with_resource(resource).build())
+}
+
+/// What decides on spans that are made at once. Those of calls are below a replacement, which decides for
+/// them: by its ratio alone the SDK would drop calls of one that is traced since it failed.
+fn sampler(sampling: Sampling) -> Sampler {
+    match sampling {
+        Sampling::Off => Sampler::AlwaysOff,
+        Sampling::Ratio(ratio) => Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio))),
+    }
 }
 
 fn batches(exporter: impl SpanExporter + 'static, bounded: bool) -> BatchSpanProcessor {
