@@ -5,7 +5,8 @@
 
 use crate::causes::with_causes;
 use crate::crd::NodeReplacement;
-use crate::telemetry::replacement_trace::{Part, Sampling, is_kept, spans_of};
+use crate::telemetry::held_calls::HeldCalls;
+use crate::telemetry::replacement_trace::{Part, Sampling, is_kept, root, spans_of};
 use opentelemetry::Context;
 use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
 use opentelemetry_otlp::{ExporterBuildError, Protocol, WithExportConfig, WithHttpConfig, WithTonicConfig};
@@ -45,18 +46,33 @@ const QUEUE_SIZE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
 const QUEUE: usize = 8192;
 
 /// Where the spans of replacements go, if spans are exported.
-static EXPORT: OnceLock<Export> = OnceLock::new();
+static EXPORT: OnceLock<Arc<Export>> = OnceLock::new();
 
+/// The queue that the tracer shares with [`tell`].
 #[derive(Debug)]
 struct Export {
-    batches: Arc<BatchSpanProcessor>,
+    batches: BatchSpanProcessor,
     sampling: Sampling,
+    held: HeldCalls,
 }
 
 /// Tells this part of a replacement's record, if spans are exported.
 pub fn tell(record: &NodeReplacement, part: Part<'_>) {
-    if let Some(Export { batches, sampling }) = EXPORT.get() {
-        spans_of(record, part, *sampling).into_iter().for_each(|span| batches.on_end(span));
+    let Some(export) = EXPORT.get() else { return };
+    let whole = root(record).span_id();
+    let mut spans = spans_of(record, part, export.sampling);
+    if is_kept(record, export.sampling) {
+        spans.extend(export.held.release(whole));
+    } else if !record.is_open() {
+        export.held.forget(whole);
+    }
+    spans.into_iter().for_each(|span| export.batches.on_end(span));
+}
+
+/// Holds the spans of calls for a replacement that is not traced, until it is.
+pub(super) fn hold_calls(record: &NodeReplacement) {
+    if let Some(export) = EXPORT.get() {
+        export.held.begin(root(record).span_id());
     }
 }
 
@@ -157,12 +173,12 @@ pub(super) fn start(lookup: impl Fn(&str) -> Option<String>) -> Result<SdkTracer
         }
     };
     batches.set_resource(&resource);
-    let batches = Arc::new(batches);
     let sampling = Sampling::of(lookup);
+    let export = Arc::new(Export { batches, sampling, held: HeldCalls::default() });
     // A process exports once: who comes second fails, as its logs are set up already.
-    let _ = EXPORT.set(Export { batches: batches.clone(), sampling });
+    let _ = EXPORT.set(export.clone());
     let provider = SdkTracerProvider::builder().with_sampler(sampler(sampling));
-    Ok(provider.with_span_processor(Shared(batches)).with_resource(resource).build())
+    Ok(provider.with_span_processor(Shared(export)).with_resource(resource).build())
 }
 
 /// What decides on spans that are made at once. Those of calls are below a replacement, which decides for
@@ -180,25 +196,27 @@ fn batches(exporter: impl SpanExporter + 'static, bounded: bool) -> BatchSpanPro
     BatchSpanProcessor::builder(exporter).with_batch_config(config.build()).build()
 }
 
-/// The queue that the tracer shares with [`tell`].
+/// What the tracer has of it.
 #[derive(Debug)]
-struct Shared(Arc<BatchSpanProcessor>);
+struct Shared(Arc<Export>);
 
 impl SpanProcessor for Shared {
     fn on_start(&self, span: &mut Span, context: &Context) {
-        self.0.on_start(span, context);
+        self.0.batches.on_start(span, context);
     }
 
     fn on_end(&self, span: SpanData) {
-        self.0.on_end(span);
+        if let Some(span) = self.0.held.hold(span) {
+            self.0.batches.on_end(span);
+        }
     }
 
     fn force_flush(&self) -> OTelSdkResult {
-        self.0.force_flush()
+        self.0.batches.force_flush()
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.0.shutdown_with_timeout(timeout)
+        self.0.batches.shutdown_with_timeout(timeout)
     }
 }
 

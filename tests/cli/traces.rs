@@ -141,8 +141,8 @@ fn a_replacement_with_a_failure_is_sent_with_its_calls_whatever_the_ratio_is() {
     }
 }
 
-/// Calls of a replacement that fails.
-const CALLS_OF_A_FAILURE: &[&str] = &["evict pod"];
+/// Calls of a replacement that fails; the first one, before it does, is that which fails.
+const CALLS_OF_A_FAILURE: &[&str] = &["LaunchInstances", "evict pod"];
 
 /// `STATUS_CODE_ERROR` of OTLP.
 const ERROR: i32 = 2;
