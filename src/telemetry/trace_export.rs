@@ -44,6 +44,10 @@ const QUEUE_SIZE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
 /// Spans that may wait unless that variable is set: a new leader tells the recent steps of all replacements
 /// at once.
 const QUEUE: usize = 8192;
+/// The variable that says how long spans wait for others, to be sent with them.
+const DELAY: &str = "OTEL_BSP_SCHEDULE_DELAY";
+/// How long they do unless that variable is set. Spans that wait are lost when the process is killed.
+const SENT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Where the spans of replacements go, if spans are exported.
 static EXPORT: OnceLock<Arc<Export>> = OnceLock::new();
@@ -153,7 +157,6 @@ pub(super) fn start(lookup: impl Fn(&str) -> Option<String>) -> Result<SdkTracer
         || lookup("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|value| value.contains("service.name="));
     let resource = if named { resource } else { resource.with_service_name("spot-guard") }.build();
     let (authorities, is_plain) = (authorities(&lookup)?, is_plain(&lookup));
-    let bounded = lookup(QUEUE_SIZE).is_some();
     let mut batches = match protocol(&lookup)? {
         Protocol::Grpc => {
             let tls = ClientTlsConfig::new();
@@ -161,7 +164,7 @@ pub(super) fn start(lookup: impl Fn(&str) -> Option<String>) -> Result<SdkTracer
                 Some(trusted) => tls.ca_certificate(Certificate::from_pem(trusted)),
                 None => tls.with_enabled_roots(),
             };
-            batches(OverGrpc::new((!is_plain).then_some(tls))?, bounded)
+            batches(OverGrpc::new((!is_plain).then_some(tls))?, &lookup)
         }
         over_http => {
             let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().with_protocol(over_http);
@@ -169,7 +172,7 @@ pub(super) fn start(lookup: impl Fn(&str) -> Option<String>) -> Result<SdkTracer
                 Some(trusted) => exporter.with_http_client(trusting(&trusted)?),
                 None => exporter,
             };
-            batches(exporter.build()?, bounded)
+            batches(exporter.build()?, &lookup)
         }
     };
     batches.set_resource(&resource);
@@ -190,9 +193,17 @@ fn sampler(sampling: Sampling) -> Sampler {
     }
 }
 
-fn batches(exporter: impl SpanExporter + 'static, bounded: bool) -> BatchSpanProcessor {
-    let config = BatchConfigBuilder::default();
-    let config = if bounded { config } else { config.with_max_queue_size(QUEUE) };
+fn batches(
+    exporter: impl SpanExporter + 'static,
+    lookup: impl Fn(&str) -> Option<String>,
+) -> BatchSpanProcessor {
+    let mut config = BatchConfigBuilder::default();
+    if lookup(QUEUE_SIZE).is_none() {
+        config = config.with_max_queue_size(QUEUE);
+    }
+    if lookup(DELAY).is_none() {
+        config = config.with_scheduled_delay(SENT_WITHIN);
+    }
     BatchSpanProcessor::builder(exporter).with_batch_config(config.build()).build()
 }
 
