@@ -1,12 +1,12 @@
 //! The spans of calls that change something: each below the replacement that it is made for, with links to
 //! the others.
 //!
-//! A call is not stored, unlike a step. So its span is made while it happens, if its replacement is traced
-//! by then.
+//! A call is not stored, unlike a step. So its span is made while it happens. That of a replacement which is
+//! not traced is held until it is.
 
 use crate::crd::NodeReplacement;
 use crate::telemetry::replacement_trace::root;
-use crate::telemetry::trace_export::{is_on, is_traced};
+use crate::telemetry::trace_export::{hold_calls, is_on, is_traced};
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt};
 use spot_guard_core::ids::InstanceId;
@@ -22,8 +22,7 @@ pub const CALLS: &str = "spot_guard::calls";
 /// How many replacements a span has links to: one call may be for hundreds.
 const MAX_LINKS: usize = 32;
 
-/// The span for a call about `target`, to make the call in; none if no replacement is traced that the call
-/// is for.
+/// The span for a call about `target`, to make the call in; none if it is for no replacement.
 #[must_use]
 pub fn call_span(
     operation: &str,
@@ -35,7 +34,12 @@ pub fn call_span(
         return Span::none();
     }
     let mut records = records();
-    records.retain(|record| record.is_open() && is_for(record) && is_traced(record));
+    records.retain(|record| record.is_open() && is_for(record));
+    if records.iter().any(|record| is_traced(record)) {
+        records.retain(|record| is_traced(record));
+    } else if let Some(first) = records.first() {
+        hold_calls(first);
+    }
     span_below(operation, target, records.iter().map(|record| root(record)))
 }
 

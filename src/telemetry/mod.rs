@@ -4,6 +4,7 @@ pub mod call_trace;
 pub mod connections;
 pub mod escape;
 pub mod events;
+mod held_calls;
 pub mod liveness;
 pub mod log_filter;
 pub mod metrics;

@@ -5,14 +5,16 @@
 
 use crate::causes::with_causes;
 use crate::crd::NodeReplacement;
-use crate::telemetry::replacement_trace::{Part, Sampling, is_kept, spans_of};
+use crate::telemetry::held_calls::HeldCalls;
+use crate::telemetry::replacement_trace::{Part, Sampling, is_kept, root, spans_of};
 use opentelemetry::Context;
 use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
 use opentelemetry_otlp::{ExporterBuildError, Protocol, WithExportConfig, WithHttpConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, Span, SpanData, SpanExporter, SpanProcessor,
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, Span, SpanData, SpanExporter,
+    SpanProcessor,
 };
 use std::fs;
 use std::sync::{Arc, OnceLock};
@@ -42,20 +44,39 @@ const QUEUE_SIZE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
 /// Spans that may wait unless that variable is set: a new leader tells the recent steps of all replacements
 /// at once.
 const QUEUE: usize = 8192;
+/// The variable that says how long spans wait for others, to be sent with them.
+const DELAY: &str = "OTEL_BSP_SCHEDULE_DELAY";
+/// How long they do unless that variable is set. Spans that wait are lost when the process is killed.
+const SENT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Where the spans of replacements go, if spans are exported.
-static EXPORT: OnceLock<Export> = OnceLock::new();
+static EXPORT: OnceLock<Arc<Export>> = OnceLock::new();
 
+/// The queue that the tracer shares with [`tell`].
 #[derive(Debug)]
 struct Export {
-    batches: Arc<BatchSpanProcessor>,
+    batches: BatchSpanProcessor,
     sampling: Sampling,
+    held: HeldCalls,
 }
 
 /// Tells this part of a replacement's record, if spans are exported.
 pub fn tell(record: &NodeReplacement, part: Part<'_>) {
-    if let Some(Export { batches, sampling }) = EXPORT.get() {
-        spans_of(record, part, *sampling).into_iter().for_each(|span| batches.on_end(span));
+    let Some(export) = EXPORT.get() else { return };
+    let whole = root(record).span_id();
+    let mut spans = spans_of(record, part, export.sampling);
+    if is_kept(record, export.sampling) {
+        spans.extend(export.held.release(whole));
+    } else if !record.is_open() {
+        export.held.forget(whole);
+    }
+    spans.into_iter().for_each(|span| export.batches.on_end(span));
+}
+
+/// Holds the spans of calls for a replacement that is not traced, until it is.
+pub(super) fn hold_calls(record: &NodeReplacement) {
+    if let Some(export) = EXPORT.get() {
+        export.held.begin(root(record).span_id());
     }
 }
 
@@ -136,7 +157,6 @@ pub(super) fn start(lookup: impl Fn(&str) -> Option<String>) -> Result<SdkTracer
         || lookup("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|value| value.contains("service.name="));
     let resource = if named { resource } else { resource.with_service_name("spot-guard") }.build();
     let (authorities, is_plain) = (authorities(&lookup)?, is_plain(&lookup));
-    let bounded = lookup(QUEUE_SIZE).is_some();
     let mut batches = match protocol(&lookup)? {
         Protocol::Grpc => {
             let tls = ClientTlsConfig::new();
@@ -144,7 +164,7 @@ pub(super) fn start(lookup: impl Fn(&str) -> Option<String>) -> Result<SdkTracer
                 Some(trusted) => tls.ca_certificate(Certificate::from_pem(trusted)),
                 None => tls.with_enabled_roots(),
             };
-            batches(OverGrpc::new((!is_plain).then_some(tls))?, bounded)
+            batches(OverGrpc::new((!is_plain).then_some(tls))?, &lookup)
         }
         over_http => {
             let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().with_protocol(over_http);
@@ -152,43 +172,62 @@ pub(super) fn start(lookup: impl Fn(&str) -> Option<String>) -> Result<SdkTracer
                 Some(trusted) => exporter.with_http_client(trusting(&trusted)?),
                 None => exporter,
             };
-            batches(exporter.build()?, bounded)
+            batches(exporter.build()?, &lookup)
         }
     };
     batches.set_resource(&resource);
-    let batches = Arc::new(batches);
     let sampling = Sampling::of(lookup);
+    let export = Arc::new(Export { batches, sampling, held: HeldCalls::default() });
     // A process exports once: who comes second fails, as its logs are set up already.
-    let _ = EXPORT.set(Export { batches: batches.clone(), sampling });
-    let provider = SdkTracerProvider::builder().with_span_processor(Shared(batches));
-    Ok(provider.with_resource(resource).build())
+    let _ = EXPORT.set(export.clone());
+    let provider = SdkTracerProvider::builder().with_sampler(sampler(sampling));
+    Ok(provider.with_span_processor(Shared(export)).with_resource(resource).build())
 }
 
-fn batches(exporter: impl SpanExporter + 'static, bounded: bool) -> BatchSpanProcessor {
-    let config = BatchConfigBuilder::default();
-    let config = if bounded { config } else { config.with_max_queue_size(QUEUE) };
+/// What decides on spans that are made at once. Those of calls are below a replacement, which decides for
+/// them: by its ratio alone the SDK would drop calls of one that is traced since it failed.
+fn sampler(sampling: Sampling) -> Sampler {
+    match sampling {
+        Sampling::Off => Sampler::AlwaysOff,
+        Sampling::Ratio(ratio) => Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio))),
+    }
+}
+
+fn batches(
+    exporter: impl SpanExporter + 'static,
+    lookup: impl Fn(&str) -> Option<String>,
+) -> BatchSpanProcessor {
+    let mut config = BatchConfigBuilder::default();
+    if lookup(QUEUE_SIZE).is_none() {
+        config = config.with_max_queue_size(QUEUE);
+    }
+    if lookup(DELAY).is_none() {
+        config = config.with_scheduled_delay(SENT_WITHIN);
+    }
     BatchSpanProcessor::builder(exporter).with_batch_config(config.build()).build()
 }
 
-/// The queue that the tracer shares with [`tell`].
+/// What the tracer has of it.
 #[derive(Debug)]
-struct Shared(Arc<BatchSpanProcessor>);
+struct Shared(Arc<Export>);
 
 impl SpanProcessor for Shared {
     fn on_start(&self, span: &mut Span, context: &Context) {
-        self.0.on_start(span, context);
+        self.0.batches.on_start(span, context);
     }
 
     fn on_end(&self, span: SpanData) {
-        self.0.on_end(span);
+        if let Some(span) = self.0.held.hold(span) {
+            self.0.batches.on_end(span);
+        }
     }
 
     fn force_flush(&self) -> OTelSdkResult {
-        self.0.force_flush()
+        self.0.batches.force_flush()
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.0.shutdown_with_timeout(timeout)
+        self.0.batches.shutdown_with_timeout(timeout)
     }
 }
 

@@ -11,8 +11,8 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// Takes one request in, and answers that all is well.
-fn take_in(mut stream: TcpStream) -> std::io::Result<Vec<u8>> {
+/// Takes one request in, hands its body on, and answers that all is well.
+fn take_in(mut stream: TcpStream, bodies: &mpsc::Sender<Vec<u8>>) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let mut head = Vec::new();
     let mut byte = [0];
@@ -24,18 +24,52 @@ fn take_in(mut stream: TcpStream) -> std::io::Result<Vec<u8>> {
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
     let mut body = vec![0; length.unwrap_or(0)];
     stream.read_exact(&mut body)?;
-    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")?;
-    Ok(body)
+    // Whoever has its answer may end, and then all bodies are read.
+    bodies.send(body).map_err(std::io::Error::other)?;
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
 }
 
-/// The demo, which sends its spans there.
-fn demo(endpoint: &str) -> Command {
+/// The demo of a scenario, which sends its spans there.
+fn demo_of(scenario: &str, endpoint: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_spot-guard"));
-    command.args(["demo", "--scenario", "dry-spot", "--speed", "max", "--once"]);
+    command.args(["demo", "--scenario", scenario, "--speed", "max", "--once"]);
     command.env("RUST_LOG", "spot_guard=info").env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
     command.env_remove("OTEL_SDK_DISABLED");
     command
 }
+
+fn demo(endpoint: &str) -> Command {
+    demo_of("dry-spot", endpoint)
+}
+
+/// The spans that are sent while a command runs that gets the address of the collector.
+fn sent_by(command: impl FnOnce(&str) -> Command) -> Vec<Span> {
+    let collector = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}", collector.local_addr().expect("an address"));
+    let (sender, bodies) = mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in collector.incoming().flatten() {
+            // A connection without a request is none of the exporter.
+            let _ = take_in(stream, &sender);
+        }
+    });
+    let output = command(&endpoint).output().expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    bodies
+        .try_iter()
+        .flat_map(|body| ExportTraceServiceRequest::decode(body.as_slice()).expect("OTLP").resource_spans)
+        .flat_map(|resource| resource.scope_spans)
+        .flat_map(|scope| scope.spans)
+        .collect()
+}
+
+/// Which boxes have a span.
+fn boxes_of(spans: &[Span]) -> BTreeSet<&str> {
+    spans.iter().filter_map(|span| span.name.strip_prefix("box ")?.split(' ').next()).collect()
+}
+
+/// All boxes that the scenario `dry-spot` goes through.
+const BOXES: [&str; 12] = ["1", "10", "11", "2", "3", "3.2", "4", "5", "6", "7", "8", "9"];
 
 #[test]
 fn a_collector_that_never_answers_holds_nothing_up() {
@@ -57,36 +91,15 @@ fn a_collector_that_never_answers_holds_nothing_up() {
 
 #[test]
 fn a_story_is_one_trace_from_the_notice_to_the_clean_up() {
-    let collector = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let endpoint = format!("http://{}", collector.local_addr().expect("an address"));
-    let (sender, bodies) = mpsc::channel();
-    std::thread::spawn(move || {
-        for stream in collector.incoming().flatten() {
-            if let Ok(body) = take_in(stream)
-                && sender.send(body).is_err()
-            {
-                return;
-            }
-        }
-    });
-    let output = demo(&endpoint).output().expect("the demo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let spans: Vec<Span> = bodies
-        .try_iter()
-        .flat_map(|body| ExportTraceServiceRequest::decode(body.as_slice()).expect("OTLP").resource_spans)
-        .flat_map(|resource| resource.scope_spans)
-        .flat_map(|scope| scope.spans)
-        .collect();
-    is_one_tree(&spans);
+    let spans = sent_by(demo);
+    is_one_tree(&spans, "notice");
     for call in ["LaunchInstances", "TerminateInstanceInAutoScalingGroup", "evict pod", "mark node"] {
         assert!(spans.iter().any(|span| span.name == call), "{call} is a part of the trace");
     }
     let ids: BTreeSet<&[u8]> = spans.iter().map(|span| span.span_id.as_slice()).collect();
     assert_eq!(ids.len(), spans.len(), "none is sent twice");
     let mut boxes: Vec<&Span> = spans.iter().filter(|span| span.name.starts_with("box ")).collect();
-    let names: BTreeSet<&str> = boxes.iter().filter_map(|span| span.name.split(' ').nth(1)).collect();
-    let all = ["1", "10", "11", "2", "3", "3.2", "4", "5", "6", "7", "8", "9"];
-    assert_eq!(names, BTreeSet::from(all), "a span for each box that the story went through");
+    assert_eq!(boxes_of(&spans), BTreeSet::from(BOXES), "a span for each box that the story went through");
 
     let whole = spans.iter().find(|span| span.name == "replacement").expect("the whole replacement");
     let held = |span: &&Span| {
@@ -108,18 +121,41 @@ fn a_story_is_one_trace_from_the_notice_to_the_clean_up() {
     }
 }
 
+#[test]
+fn a_replacement_with_a_failure_is_sent_with_its_calls_whatever_the_ratio_is() {
+    for sampler in ["traceidratio", "parentbased_traceidratio"] {
+        let sampled = |scenario: &str, endpoint: &str| {
+            let mut command = demo_of(scenario, endpoint);
+            command.env("OTEL_TRACES_SAMPLER", sampler).env("OTEL_TRACES_SAMPLER_ARG", "0");
+            command
+        };
+        let spans = sent_by(|endpoint| sampled("dry-spot", endpoint));
+        is_one_tree(&spans, "replacement");
+        assert_eq!(boxes_of(&spans), BTreeSet::from(BOXES), "{sampler}");
+        for call in CALLS_OF_A_FAILURE {
+            assert!(spans.iter().any(|span| span.name == *call), "{sampler}: {call} is a part of the trace");
+        }
+        let smooth = sent_by(|endpoint| sampled("rebalance", endpoint));
+        let names: Vec<&str> = smooth.iter().map(|span| span.name.as_str()).collect();
+        assert_eq!(names, [""; 0], "{sampler}: without a failure nothing is sent");
+    }
+}
+
+/// Calls of a replacement that fails; the first one, before it does, is that which fails.
+const CALLS_OF_A_FAILURE: &[&str] = &["LaunchInstances", "evict pod"];
+
 /// `STATUS_CODE_ERROR` of OTLP.
 const ERROR: i32 = 2;
 
 /// One trace, one span without a parent, and no parent that is missing.
-fn is_one_tree(spans: &[Span]) {
+fn is_one_tree(spans: &[Span], top: &str) {
     let traces: BTreeSet<&[u8]> = spans.iter().map(|span| span.trace_id.as_slice()).collect();
     assert_eq!(traces.len(), 1, "one trace for one story");
     let ids: BTreeSet<&[u8]> = spans.iter().map(|span| span.span_id.as_slice()).collect();
     let (tops, below): (Vec<&Span>, Vec<&Span>) =
         spans.iter().partition(|span| span.parent_span_id.is_empty());
     let tops: Vec<&str> = tops.iter().map(|span| span.name.as_str()).collect();
-    assert_eq!(tops, ["notice"], "the trace begins with the notice");
+    assert_eq!(tops, [top], "where the trace begins");
     let lost: Vec<&str> = below
         .iter()
         .filter(|span| !ids.contains(span.parent_span_id.as_slice()))
