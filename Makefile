@@ -30,13 +30,12 @@ explore: ## Visits every state of a small world: all orders of all events, EVENT
 	@EXPLORE_EVENTS=$(or $(EVENTS),3) EXPLORE_ORDERS=$(or $(ORDERS),5) \
 	cargo test --quiet -p spot-guard-core --lib model::exhaustive -- --include-ignored --nocapture --test-threads 1
 
-nightly: ## Runs what takes too long for every change: 10,000 scenarios, all crash points, explore, differential, fuzz, dashboard, oldest Kubernetes
+nightly: ## Runs what takes too long for every change: 10,000 scenarios, all crash points, explore, differential, fuzz, oldest Kubernetes
 	$(MAKE) simulate SEEDS=10000
 	$(MAKE) crashes
 	$(MAKE) explore
 	$(MAKE) differential
 	$(MAKE) fuzz
-	cargo test --test cluster every_query_of_the_dashboard -- --ignored --nocapture
 	$(MAKE) test-old
 
 differential: testbed ## Compares the safety check with the real scheduler: CLUSTERS=1000 from SEED=501
@@ -45,12 +44,13 @@ differential: testbed ## Compares the safety check with the real scheduler: CLUS
 fuzz: ## Feeds each parser of outside input changed copies of what is valid: SECONDS=120 each, from SEED=1
 	FUZZ_SECONDS=$(or $(SECONDS),120) FUZZ_SEED=$(or $(SEED),1) cargo test --quiet --test fuzz -- --nocapture
 
-testbed: ## Builds the control plane, Helm, hclfmt, promtool and Jaeger for the cluster tests, if they are missing
+testbed: ## Builds the control plane and the programs that the cluster tests need, if they are missing
 	@echo 'Looking for the testbed; if it is missing it is built, which takes minutes.' >&2
 	@testbed/build > /dev/null
 	@testbed/helm > /dev/null
 	@testbed/hcl > /dev/null
-	@testbed/prometheus > /dev/null
+	@testbed/prometheus --server > /dev/null
+	@testbed/grafana > /dev/null
 	@testbed/jaeger > /dev/null
 
 lint: ## Checks format, warnings, the build without the simulation, licenses, and known vulnerabilities

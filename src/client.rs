@@ -58,7 +58,14 @@ pub enum ClientCommand {
     /// Show both groups of each pool
     Pools(#[command(flatten)] ApiOptions),
     /// Show the node hours of each pool, what they cost, and what was saved
-    Savings(#[command(flatten)] ApiOptions),
+    Savings {
+        /// Show each day of a pool, instead of all of them together
+        #[arg(long)]
+        by_day: bool,
+        /// The URL and the token of the API
+        #[command(flatten)]
+        options: ApiOptions,
+    },
     /// Show the open fallbacks: what each waits for, and since when
     Fallbacks(#[command(flatten)] ApiOptions),
     /// Show the steps of a replacement, a fallback or a node, and what blocks it
@@ -90,10 +97,10 @@ pub fn run(question: &ClientCommand) -> anyhow::Result<String> {
             let pools = ApiClient::new(options)?.list("pools")?;
             show(options, json!({ "items": pools }), || Ok(tables::pools(&read::<Vec<Pool>>(pools.into())?)))
         }
-        ClientCommand::Savings(options) => {
+        ClientCommand::Savings { by_day, options } => {
             let savings = ApiClient::new(options)?.list("savings")?;
             show(options, json!({ "items": savings }), || {
-                Ok(tables::savings(&read::<Vec<Savings>>(savings.into())?))
+                Ok(tables::savings(&read::<Vec<Savings>>(savings.into())?, *by_day))
             })
         }
         ClientCommand::Fallbacks(options) => {

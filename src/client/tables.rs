@@ -2,6 +2,7 @@
 
 use crate::crd::Cause;
 use crate::http::{BlockedBy, Fallback, NodeSafety, Pool, Replacement, Savings, Status};
+use spot_guard_core::savings::NodeHours;
 use std::fmt::Write as _;
 
 /// A line on the whole, and one for each thing that a fallback waits for.
@@ -69,22 +70,29 @@ pub(super) fn pools(pools: &[Pool]) -> String {
     table(head, &rows)
 }
 
-/// A line for each pool, of all days that are counted.
-pub(super) fn savings(pools: &[Savings]) -> String {
-    let head = ["POOL", "DAYS", "SPOT H", "ON DEMAND H", "FALLBACK H", "PAID", "ALL ON DEMAND", "SAVED"];
-    let rows: Vec<_> = pools
-        .iter()
-        .map(|held| {
-            let (hours, cost) = (held.total, held.total.cost);
-            let hours = [hours.spot_hours, hours.on_demand_hours, hours.fallback_hours];
-            let [spot, on_demand, fallback] = hours.map(|hours| format!("{hours:.1}"));
-            let cost = cost.map(|cost| [cost.paid, cost.all_on_demand, cost.saved]);
-            let [paid, all, saved] =
-                cost.map_or(["-"; 3].map(str::to_owned), |cost| cost.map(|amount| format!("{amount:.2}")));
-            [held.pool.clone(), held.days.len().to_string(), spot, on_demand, fallback, paid, all, saved]
-        })
-        .collect();
+/// A line for each pool, of all days that are counted, or one for each day.
+pub(super) fn savings(pools: &[Savings], by_day: bool) -> String {
+    let days = if by_day { "DAY" } else { "DAYS" };
+    let head = ["POOL", days, "SPOT H", "ON DEMAND H", "FALLBACK H", "PAID", "ALL ON DEMAND", "SAVED"];
+    let mut rows = Vec::new();
+    for held in pools {
+        if by_day {
+            rows.extend(held.days.iter().map(|day| hours(&held.pool, &day.day, day.nodes)));
+        } else {
+            rows.push(hours(&held.pool, &held.days.len().to_string(), held.total));
+        }
+    }
     table(head, &rows)
+}
+
+/// What nodes had in a time, with what it cost.
+fn hours(pool: &str, time: &str, nodes: NodeHours) -> [String; 8] {
+    let hours = [nodes.spot_hours, nodes.on_demand_hours, nodes.fallback_hours];
+    let [spot, on_demand, fallback] = hours.map(|hours| format!("{hours:.1}"));
+    let cost = nodes.cost.map(|cost| [cost.paid, cost.all_on_demand, cost.saved]);
+    let [paid, all, saved] =
+        cost.map_or(["-"; 3].map(str::to_owned), |cost| cost.map(|amount| format!("{amount:.2}")));
+    [pool.to_owned(), time.to_owned(), spot, on_demand, fallback, paid, all, saved]
 }
 
 /// The steps of a replacement, and whether a node could be drained now.

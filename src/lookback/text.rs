@@ -28,6 +28,9 @@ pub(super) fn report(report: &LookbackReport) -> String {
     line("");
     figures(report).iter().for_each(|words| line(words));
     reasons(&report.total).iter().for_each(|words| line(words));
+    line("");
+    line("By week:");
+    report.weeks.iter().filter_map(of_week).flat_map(|week| wrapped(&week)).for_each(|words| line(&words));
     for week in report.weeks.iter().filter(|week| week.cells.iter().any(|cell| cell.is_known)) {
         line("");
         plot(week).iter().for_each(|words| line(words));
@@ -95,8 +98,7 @@ fn figures(report: &LookbackReport) -> Vec<String> {
     let mut lines = Vec::from(head);
     lines.extend(report.weeks.iter().map(|week| {
         let name = shown(week.monday, "%Y-%m-%d");
-        let is_known = week.spot_known_hours + week.on_demand_known_hours > 0.0;
-        if is_known { row(&name, &week.figures) } else { format!("{name:<12}  not on record") }
+        if is_on_record(week) { row(&name, &week.figures) } else { format!("{name:<12}  not on record") }
     }));
     lines.push(row("sum", &report.total));
     let (spot, on_demand) = (report.total.spot_unmet.hours, report.total.on_demand_unmet.hours);
@@ -104,6 +106,33 @@ fn figures(report: &LookbackReport) -> Vec<String> {
         "Desired capacity was not met in {spot:.1} h (Spot) and {on_demand:.1} h (on-demand)."
     ));
     lines
+}
+
+fn is_on_record(week: &WeekReport) -> bool {
+    week.spot_known_hours + week.on_demand_known_hours > 0.0
+}
+
+/// A week by reason, if it is on record.
+fn of_week(week: &WeekReport) -> Option<String> {
+    let figures = &week.figures;
+    let lost = figures.lost_by_reason.iter();
+    let lost = lost.map(|(reason, count)| format!("{count} {}", loss_in_short(*reason))).collect();
+    let failed = |counts: &BTreeMap<FailureClass, u32>| {
+        counts.iter().map(|(class, count)| format!("{count} {}", in_short(*class))).collect()
+    };
+    let unmet = [(figures.spot_unmet.hours, "Spot"), (figures.on_demand_unmet.hours, "on-demand")];
+    let unmet = unmet.into_iter().filter(|(hours, _)| *hours > 0.0);
+    let unmet = unmet.map(|(hours, group)| format!("{hours:.1} h of {group}")).collect();
+    let all: [(&str, Vec<String>); 4] = [
+        ("lost", lost),
+        ("failed launches of Spot", failed(&figures.spot_launches_failed)),
+        ("failed launches of on-demand", failed(&figures.on_demand_launches_failed)),
+        ("desired capacity not met", unmet),
+    ];
+    let told = all.into_iter().filter(|(_, counts)| !counts.is_empty());
+    let told: Vec<String> = told.map(|(what, counts)| format!("{what}: {}", counts.join(", "))).collect();
+    let told = if told.is_empty() { "nothing".to_owned() } else { told.join("; ") };
+    is_on_record(week).then(|| format!("{}: {told}", shown(week.monday, "%Y-%m-%d")))
 }
 
 /// The sums by reason.
@@ -131,6 +160,15 @@ fn loss(reason: LossReason) -> &'static str {
         LossReason::Rebalance => "replaced by its group at an interruption notice or a recommendation",
         LossReason::TerminatedOrStopped => "found terminated or stopped by a health check",
         LossReason::Unhealthy => "another health check failed (no interruption)",
+    }
+}
+
+fn loss_in_short(reason: LossReason) -> &'static str {
+    match reason {
+        LossReason::SpotInterruption => "interrupted",
+        LossReason::Rebalance => "rebalanced",
+        LossReason::TerminatedOrStopped => "terminated or stopped",
+        LossReason::Unhealthy => "unhealthy",
     }
 }
 

@@ -7,6 +7,7 @@ use spot_guard_cloud::cloud::{BootTimes, Cloud, GroupSpec, Market};
 use spot_guard_cloud::eks::EksDrainer;
 use spot_guard_core::adoption::OnDemandSpec;
 use spot_guard_core::policy::PolicySpec;
+use spot_guard_core::savings::HourlyPrices;
 use spot_guard_core::stand_ins::CoverSpec;
 use std::time::Duration;
 
@@ -192,6 +193,7 @@ impl PoolStart {
             on_demand_group: self.on_demand().into(),
             on_demand: self.baseline.clone(),
             cover: self.cover,
+            hourly_prices: Some(HourlyPrices { spot: "0.07".to_owned(), on_demand: "0.192".to_owned() }),
             policy: PolicySpec { wait_before_termination_seconds, ..self.policy.clone() },
             ..SpotPoolSpec::default()
         };

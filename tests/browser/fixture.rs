@@ -112,12 +112,14 @@ pub fn ago(seconds: i64) -> Timestamp {
     Clock::System.now() - SignedDuration::from_secs(seconds)
 }
 
-/// The same pool with prices, and an account of this day in UTC: 10 hours of Spot, 4 of fallbacks.
+/// The same pool with prices, and an account of two days in UTC: 20 and 10 hours of Spot, 2 and 4 of fallbacks.
 pub fn with_account(mut pool: SpotPool) -> SpotPool {
-    let nodes = json!({ "spot": 36_000, "onDemand": 14_400, "fallbacks": 14_400 });
-    let mut today = nodes.clone();
-    today["day"] = json!(ago(0).to_string()[..10]);
-    let account = json!({ "countedAt": ago(0), "total": nodes, "days": [today] });
+    let day = |seconds: i64, spot: u32, fallbacks: u32| {
+        let day = &ago(seconds).to_string()[..10];
+        json!({ "day": day, "spot": spot * 3600, "onDemand": fallbacks * 3600, "fallbacks": fallbacks * 3600 })
+    };
+    let total = json!({ "spot": 108_000, "onDemand": 21_600, "fallbacks": 21_600 });
+    let account = json!({ "countedAt": ago(0), "total": total, "days": [day(86_400, 20, 2), day(0, 10, 4)] });
     let prices = json!({ "spot": "0.10", "onDemand": "0.35" });
     pool.spec.hourly_prices = Some(serde_json::from_value(prices).expect("prices"));
     let status = pool.status.as_mut().expect("a status");

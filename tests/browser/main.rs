@@ -1,7 +1,7 @@
 //! The dashboard in a real browser: a fallback is watched through the page from its notice to its clean-up,
 //! and what a replica is made to know is looked at.
 //!
-//! Pictures are kept in `target/browser`.
+//! Pictures are kept in `target/browser`. With UPDATE_PICTURES=1 that of the documents is written, too.
 
 #![allow(clippy::disallowed_methods, clippy::expect_used, clippy::unwrap_used, reason = "a test may fail")]
 
@@ -12,6 +12,7 @@ use chromium::{Chromium, Page};
 use fixture::{Fixture, Known, ago, on_fallback, pool, replacement, with_account};
 use serde_json::{Value, json};
 use spot_guard_core::cluster::DisruptionBudget;
+use spot_guard_core::record::set_condition;
 use spot_guard_core::testing::{app, node, parts, pod as pod_on};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -42,9 +43,9 @@ struct Demo {
 }
 
 impl Demo {
-    fn start(scenario: &str) -> Self {
+    fn start(scenario: &str, speed: &str) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_spot-guard"))
-            .args(["demo", "--speed", "20", "--scenario", scenario])
+            .args(["demo", "--speed", speed, "--scenario", scenario])
             .env_remove("RUST_LOG")
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
@@ -88,7 +89,7 @@ fn a_fallback_is_watched_from_its_notice_to_its_clean_up() {
     let mut page = chromium.page();
     page.size(1280, 900, false);
     page.call("Page.addScriptToEvaluateOnNewDocument", json!({ "source": WATCH }));
-    let demo = Demo::start("dry-spot");
+    let demo = Demo::start("dry-spot", "20");
     page.open(&demo.url);
 
     page.wait("document.querySelector('#stories details')");
@@ -106,6 +107,9 @@ fn a_fallback_is_watched_from_its_notice_to_its_clean_up() {
     assert_eq!(page.evaluate(is_same), true, "a dot stays the same while it moves");
     page.evaluate("document.activeElement.blur()");
     page.screenshot(&pictures.join("dashboard.png"));
+    if std::env::var_os("UPDATE_PICTURES").is_some() {
+        page.screenshot(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/dashboard.png"));
+    }
     what_is_chosen_stands_in_the_address(&mut page);
     it_has_names_for_screen_readers(&mut page);
     it_fits_a_phone(&mut page, &pictures.join("phone.png"));
@@ -169,7 +173,7 @@ fn the_api_can_be_read_in_a_browser() {
     let mut chromium = Chromium::start(&browser);
     let mut page = chromium.page();
     page.size(1280, 900, false);
-    let demo = Demo::start("dry-spot");
+    let demo = Demo::start("dry-spot", "20");
     page.open(&format!("{}docs", demo.main_url));
     page.wait("document.querySelector('#requests details')");
     let description: Value = serde_json::from_str(include_str!("../../docs/openapi.json")).expect("JSON");
@@ -194,7 +198,7 @@ fn who_may_request_something_is_offered_it_and_it_happens() {
     let mut chromium = Chromium::start(&browser);
     let mut page = chromium.page();
     page.size(1280, 900, false);
-    let demo = Demo::start("dry-spot");
+    let demo = Demo::start("dry-spot", "20");
     page.open(&demo.main_url);
 
     // Without a token nothing is told; with a wrong one neither.
@@ -239,6 +243,127 @@ fn who_may_request_something_is_offered_it_and_it_happens() {
     page.wait("document.querySelector('#fallbacks button[data-action=Return]')");
     request(&mut page, "#fallbacks button[data-action=Return]", "tonight");
     page.wait("document.getElementById('said').textContent.startsWith('Return now: requested')");
+}
+
+#[test]
+fn a_replacement_is_cancelled_with_a_reason() {
+    let Some(browser) = chromium::find() else { return };
+    let mut chromium = Chromium::start(&browser);
+    let mut page = chromium.page();
+    page.size(1280, 900, false);
+    // Neither market has anything for a minute at this speed: nothing ends by itself meanwhile.
+    let demo = Demo::start("all-dry", "5");
+    page.open(&demo.main_url);
+    page.wait("!document.getElementById('login').hidden");
+    enter_token(&mut page, "demo");
+    page.wait("document.querySelector('#stories summary')");
+    page.evaluate("document.querySelector('#stories summary').click()");
+    page.wait("document.querySelector('#stories button[data-action=Cancel]')");
+    request(&mut page, "#stories button[data-action=Cancel]", "it was a mistake");
+    page.wait("document.getElementById('said').textContent.startsWith('Cancel: requested (SpotAction ')");
+    let reasons = page.evaluate(
+        "fetch('/api/v1/spotactions', { headers: { authorization: 'Bearer demo' } })\
+           .then((answer) => answer.json()).then((list) => list.items.map((held) => held.reason))",
+    );
+    assert_eq!(reasons, json!(["it was a mistake"]));
+    page.wait("document.querySelector('#day [data-outcome=Cancelled]')");
+}
+
+/// What somebody has to look at: a deadline, both markets out of capacity, a drain that is held, a pool that
+/// is not accepted, an old fallback; and a drain and a return that wait for no long time.
+fn urgent() -> Known {
+    let held = |number: &str, reason: &str, seconds: i64| {
+        let message = format!("as said by {reason}");
+        json!([{ "box": number, "reason": reason, "message": message, "since": ago(seconds) }])
+    };
+    let draining = |seconds: i64| {
+        let since = ago(seconds);
+        let blocking = held("5", "BudgetExhausted", seconds);
+        json!({ "startedAt": since, "oldNode": { "draining": { "since": since } }, "blocking": blocking })
+    };
+    let dry = json!({
+        "startedAt": ago(200), "capacity": { "backingOff": { "until": ago(-600) } },
+        "blocking": held("3.2", "BothGroupsFailed", 20),
+    });
+    let mut waits = on_fallback("i-waits", 18_000);
+    waits["blocking"] = held("10", "ReturnRetry", 400);
+    let replacements = vec![
+        replacement("i-old", "web", &on_fallback("i-old", 90_000)),
+        replacement("i-waits", "web", &waits),
+        replacement("i-short", "web", &draining(200)),
+        replacement("i-held", "web", &draining(365)),
+        replacement("i-dry", "web", &dry),
+        replacement("i-late", "web", &json!({ "startedAt": ago(20), "deadline": ago(-115) })),
+    ];
+    let mut web = pool("web", 0, 3);
+    let conditions = &mut web.status.as_mut().expect("a status").conditions;
+    set_condition(conditions, "Accepted", false, "NoSuchGroup", "there is no group web-spot", ago(60));
+    let cluster = parts(vec![node("node-i-oldd")], vec![pod_on("web-1", "node-i-oldd", 100)]);
+    Known { pools: vec![web], replacements, cluster, ..Known::default() }
+}
+
+#[test]
+fn what_needs_attention_comes_by_urgency_with_its_reason_a_hint_and_a_command() {
+    let Some(browser) = chromium::find() else { return };
+    let mut chromium = Chromium::start(&browser);
+    let mut page = chromium.page();
+    page.size(1280, 900, false);
+    let fixture = Fixture::serving(urgent());
+    page.open(&fixture.url);
+    page.wait("document.querySelector('#attention a')");
+    let needed = texts(&mut page, "#attention li");
+    let expected: [(&str, &str, &str, &str); 5] = [
+        ("EC2 takes node-of-i-late in 1 min", "box 1, Received", "Nothing: no reason", "explain i-late"),
+        (
+            "Both markets are out of capacity for node-of-i-dry",
+            "as said by BothGroupsFailed (BothGroupsFailed)",
+            "See the message. Add instance types",
+            "explain i-dry",
+        ),
+        (
+            "The drain of node-of-i-held is held for 6 min",
+            "(BudgetExhausted)",
+            "Run more healthy pods",
+            "explain i-held",
+        ),
+        ("Pool web is not accepted (NoSuchGroup)", "no group web-spot", "Correct the name", "spotpool web"),
+        ("node-i-oldd has stood in for 1 d 1 h", "box 6", "See its steps by the command", "explain i-old"),
+    ];
+    assert_eq!(needed.len(), expected.len(), "{needed:#?}");
+    for (told, (title, reason, hint, command)) in needed.iter().zip(expected) {
+        let kubectl =
+            format!("kubectl {}", if command.starts_with("spotpool") { "describe" } else { "spot-guard" });
+        let whole = told.starts_with(title)
+            && told.contains(reason)
+            && told.ends_with(&format!("{kubectl} {command}"));
+        assert!(whole && told.contains(&format!("What to do: {hint}")), "{title}: {told}");
+    }
+    assert_eq!(texts(&mut page, "#pools [data-pool=web] td.bad"), ["0 of 3"], "what is missing is red");
+    // A replacement that waits for capacity counts down.
+    page.evaluate("document.querySelector('#story-i-dry summary').click()");
+    page.wait("document.querySelector('#story-i-dry').textContent.includes('requested again in 9 min')");
+    page.evaluate("document.querySelector('#story-i-old summary').click()");
+    page.wait("document.querySelector('#story-i-old').textContent.includes('Box 9: node-i-oldd cannot be drained now.')");
+    assert!(texts(&mut page, "#story-i-old .why").concat().contains("(PodDoesNotFit)"));
+    // What was not today has its date.
+    let dated = "[...document.querySelectorAll('#story-i-old ol time')].map((time) =>\
+                   time.textContent === new Date(time.dateTime).toLocaleString())";
+    assert_eq!(page.evaluate(dated), json!(vec![true; 7]));
+}
+
+#[test]
+fn an_address_shows_the_pools_that_it_names_in_its_order() {
+    let Some(browser) = chromium::find() else { return };
+    let mut chromium = Chromium::start(&browser);
+    let mut page = chromium.page();
+    page.size(1280, 900, false);
+    let pools = vec![pool("web", 1, 3), pool("batch", 9, 9), pool("web-large", 3, 3)];
+    let fixture = Fixture::serving(Known { pools, ..Known::default() });
+    page.open(&format!("{}?sort=-Spot&pools=web", fixture.url));
+    page.wait("document.querySelector('#pools [data-pool]')");
+    assert_eq!(texts(&mut page, "#pools td:first-child"), ["web-large", "web"]);
+    assert_eq!(page.evaluate("document.getElementById('filter').value"), "web");
+    assert_eq!(page.evaluate("document.querySelector('#pools-head th:nth-child(3)').ariaSort"), "descending");
 }
 
 /// A record keeps the deadline of its old instance, which presses nobody once that instance is gone.
@@ -350,11 +475,13 @@ fn the_last_day_is_told_by_outcome_with_hours_and_money() {
     let mut cells = |outcome: &str| texts(&mut page, &format!("#day [data-outcome='{outcome}'] td"));
     assert_eq!(cells("On-demand still")[1..], ["2", "26.0", "about 6.50"]);
     assert_eq!(cells("Replaced on Spot")[1..], ["1", "0.0", "–"]);
-    let today = texts(&mut page, "#today dd");
-    assert_eq!(today, ["10.0", "4.0", "4.0", "1.00", "2.50"]);
-    assert!(texts(&mut page, "#today-title").concat().starts_with("The day in UTC so far, 20"));
+    let heads = texts(&mut page, "#days-head th");
+    let [yesterday, today] = [86_400, 0].map(|seconds| ago(seconds).to_string()[..10].to_owned());
+    assert_eq!(heads, ["In UTC".to_owned(), format!("Yesterday, {yesterday}"), format!("So far, {today}")]);
+    let days = texts(&mut page, "#days td");
+    assert_eq!(days, ["20.0", "10.0", "2.0", "4.0", "2.0", "4.0", "0.50", "1.00", "5.00", "2.50"]);
     // The pools say of how many days their sums are.
-    assert!(texts(&mut page, "#pools td").contains(&"2.50 in 1 d".to_owned()));
+    assert!(texts(&mut page, "#pools td").contains(&"7.50 in 2 d".to_owned()));
 }
 
 /// 40 pools with 500 nodes, 120 replacements under way and 200 that are over.

@@ -4,9 +4,9 @@
 
 mod played;
 
-use played::{OD, Played, SPOT};
+use played::{OD, Played, SPOT, Truth, WeekTruth};
 use serde_json::Value;
-use spot_guard_cloud::cloud::{CallRecord, ErrorAnswer, LaunchFailure, Market, Served, Supply};
+use spot_guard_cloud::cloud::{CallRecord, ErrorAnswer, Served, Supply};
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::process::{Command, Output};
@@ -115,8 +115,7 @@ async fn five_weeks() -> Played {
             played.set_desired(OD, 2);
         }
         if day == 23 {
-            let quota = LaunchFailure::vcpu_limit(Market::Spot, 32);
-            played.cloud.set_launch_failure(SPOT, Some(quota), Some(3)).expect("a group");
+            played.fail_by_quota(3);
             played.interrupt(2).await;
             played.pass(HOUR).await;
             played.cloud.set_supply(OD, None, Supply::None).expect("a group");
@@ -153,6 +152,10 @@ async fn what_is_said_of_five_weeks_is_what_happened() {
     assert!((6..=7).contains(&weeks.len()), "{}", weeks.len());
     let interruptions: u64 = weeks.iter().filter_map(|week| week["interruptions"].as_u64()).sum();
     assert_eq!(interruptions, u64::from(truth.interruptions));
+    assert!(truth.weeks.len() > 4, "{truth:#?}");
+    for week in weeks {
+        each_reason_of_the_week_is_true(week, &truth);
+    }
     for kind in ["DesiredUnknown", "UnreadableCause", "UnknownActivity", "CallFailed", "Throttled"] {
         assert_eq!(told.gaps(kind, &[]).await, Vec::<Value>::new(), "{kind}");
     }
@@ -161,6 +164,23 @@ async fn what_is_said_of_five_weeks_is_what_happened() {
     let read_only = ["DescribeAutoScalingGroups", "DescribeScalingActivities"].map(str::to_owned);
     assert_eq!(operations, BTreeSet::from(read_only));
     told.served.stop().await;
+}
+
+fn each_reason_of_the_week_is_true(week: &Value, truth: &Truth) {
+    let monday = week["monday"].as_str().expect("a time");
+    let nothing = WeekTruth::default();
+    let truth = truth.weeks.get(monday).unwrap_or(&nothing);
+    for (field, reason, what) in [
+        ("lostByReason", "TerminatedOrStopped", "lost"),
+        ("spotLaunchesFailed", "Capacity", "Capacity"),
+        ("spotLaunchesFailed", "Quota", "Quota"),
+    ] {
+        let found = week[field][reason].as_u64().unwrap_or(0);
+        let expected = truth.counts.get(what).copied().unwrap_or(0);
+        assert_eq!(found, u64::from(expected), "{monday} {reason}: {week:#}");
+    }
+    near(&week["spotUnmet"]["hours"], truth.unmet[0], monday);
+    near(&week["onDemandUnmet"]["hours"], truth.unmet[1], monday);
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,6 +208,12 @@ async fn each_interruption_and_each_failed_launch_has_its_line() {
     let known = weeks.iter().filter(|week| week["spotKnownHours"].as_f64() > Some(0.0)).count();
     assert_eq!(text.matches("\nSpot missing").count(), known, "{text}");
     assert_eq!(text.matches("not on record").count(), weeks.len() - known, "{text}");
+    assert_eq!(text.matches("\n  - 20").count(), known, "a line for each week: {text}");
+    for (monday, week) in &truth.weeks {
+        let Some(lost) = week.counts.get("lost") else { continue };
+        let line = format!("\n  - {}: lost: {lost} terminated or stopped", &monday[..10]);
+        assert!(text.contains(&line), "{line}: {text}");
+    }
     assert!(text.contains("a quota of the account") && text.contains("times until"), "{text}");
     told.served.stop().await;
 }

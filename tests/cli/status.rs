@@ -211,16 +211,28 @@ fn what_was_saved_is_a_line_for_each_pool() {
         "cost": { "paid": 1.1, "allOnDemand": 2.325, "saved": 1.225, "fallbacks": 0.06 },
     });
     let unpriced = json!({ "spotHours": 0.0, "onDemandHours": 0.0, "fallbackHours": 0.0 });
-    let day = json!({ "day": "2026-01-01", "spotHours": 20.0, "onDemandHours": 3.25, "fallbackHours": 1.0 });
+    let first = json!({ "day": "2026-01-01", "spotHours": 15.0, "onDemandHours": 0.0, "fallbackHours": 0.0 });
+    let mut second =
+        json!({ "day": "2026-01-02", "spotHours": 5.0, "onDemandHours": 3.2, "fallbackHours": 1.0 });
+    second["cost"] = json!({ "paid": 0.5, "allOnDemand": 0.82, "saved": 0.32, "fallbacks": 0.06 });
     let answer = json!({ "items": [
         { "pool": "batch", "total": unpriced, "days": [] },
-        { "pool": "web", "countedAt": "2026-01-01T12:00:00Z", "total": hours, "days": [day] },
+        { "pool": "web", "countedAt": "2026-01-02T12:00:00Z", "total": hours, "days": [first, second] },
     ] });
     let api = Stub::answering(move |_| (200, answer.to_string()));
-    let told = text(&spot_guard(&["savings", "--api", &api.url()]));
-    let rows: Vec<Vec<&str>> = told.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["batch", "0", "0.0", "0.0", "0.0", "-", "-", "-"]);
-    assert_eq!(rows[1], ["web", "1", "20.0", "3.2", "1.0", "1.10", "2.33", "1.23"]);
+    let url = api.url();
+    let rows = |arguments: &[&str]| {
+        let told = text(&spot_guard(&[&["savings", "--api", url.as_str()][..], arguments].concat()));
+        let row = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<String>>();
+        told.lines().skip(1).map(row).collect::<Vec<Vec<String>>>()
+    };
+    let all = rows(&[]);
+    assert_eq!(all[0], ["batch", "0", "0.0", "0.0", "0.0", "-", "-", "-"]);
+    assert_eq!(all[1], ["web", "2", "20.0", "3.2", "1.0", "1.10", "2.33", "1.23"]);
+    let by_day = rows(&["--by-day"]);
+    assert_eq!(by_day.len(), 2, "{by_day:?}");
+    assert_eq!(by_day[0], ["web", "2026-01-01", "15.0", "0.0", "0.0", "-", "-", "-"]);
+    assert_eq!(by_day[1], ["web", "2026-01-02", "5.0", "3.2", "1.0", "0.50", "0.82", "0.32"]);
 }
 
 #[test]

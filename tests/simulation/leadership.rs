@@ -2,12 +2,21 @@
 //! loser changes nothing any more, and what slipped through all the same is put right.
 
 use crate::play::{Play, Stage};
+use actix_web::App;
+use actix_web::test::{TestRequest, call_and_read_body_json, init_service};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use spot_guard::crd::SpotPool;
+use spot_guard::http::{self, ApiState, Door};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
-use spot_guard::sim::world::{ControllerHandle, Gates, POOL, SPOT};
-use spot_guard_cloud::cloud::{self, GateCall};
+use spot_guard::sim::world::{ControllerHandle, Gates, ON_DEMAND, POOL, SPOT, TAINT};
+use spot_guard::telemetry::liveness::Liveness;
+use spot_guard_cloud::cloud::{self, GateCall, LifecycleState, Supply};
 use spot_guard_cloud::cluster::{self, RequestInfo};
 use spot_guard_core::ids::PoolName;
+use spot_guard_core::policy::Policy;
 use spot_guard_core::record::Phase;
+use spot_guard_core::savings::NodeAccount;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -156,6 +165,86 @@ fn both_know_who_leads_and_the_leader_alone_knows_when_aws_was_read() {
             takes_over(&stage).await;
             assert_eq!(holder(&standby).as_deref(), Some("second"));
             assert_eq!(stage.controller.last_readings.of(&pool), None);
+        })
+        .play()
+        .assert_ok();
+}
+
+/// The account of the pool's nodes, as it is stored.
+fn account(stage: &Stage) -> Option<NodeAccount> {
+    let pool: SpotPool = stage.cluster.get("", POOL)?;
+    pool.status?.node_account
+}
+
+/// Adds up the Spot and the on-demand instances in service, second by second, until this holds.
+async fn serve(stage: &Stage, served: &mut Vec<(Timestamp, [usize; 2])>, holds: impl Fn() -> bool) {
+    while !holds() {
+        let in_service = [SPOT, ON_DEMAND].map(|name| {
+            let instances = stage.cloud.group(name).expect("a group").instances;
+            instances.iter().filter(|held| held.state == LifecycleState::InService).count()
+        });
+        served.push((stage.cloud.now(), in_service));
+        stage.pass(1).await;
+    }
+}
+
+/// What a replica answers about the pool's nodes.
+async fn told_by(replica: &ControllerHandle, stage: &Stage) -> Value {
+    let state = ApiState::of(
+        &replica.view,
+        stage.cluster.client(),
+        Liveness::of_this_thread(),
+        replica.readiness.clone(),
+        replica.metrics.clone(),
+        Policy::default(),
+        TAINT,
+    );
+    let app = init_service(App::new().configure(|cfg| http::routes(cfg, state, Door::Local))).await;
+    let answer: Value =
+        call_and_read_body_json(&app, TestRequest::with_uri("/api/v1/savings").to_request()).await;
+    answer["items"][0].clone()
+}
+
+#[test]
+fn the_hours_of_the_nodes_are_those_of_the_cloud_whoever_leads_and_a_follower_tells_them() {
+    // Hours are counted every five minutes and a bit, from a reading that may be half a minute old.
+    const COUNTED: Duration = Duration::from_secs(360);
+    let mut plot = Scenario::DrySpot.plot();
+    // The fallback lasts until both leaders have counted it, and what follows is counted, too.
+    plot.script[2].0 = Duration::from_secs(900);
+    plot.script.push((Duration::from_secs(4500), Act::SpotHas(Supply::Unlimited)));
+    Play::plot("the hours of the nodes", plot)
+        .standby()
+        .beside(|stage| async move {
+            let second = stage.standby.clone().expect("a second controller");
+            let mut served = Vec::new();
+            serve(&stage, &mut served, || account(&stage).is_some()).await;
+            let from = account(&stage).expect("an account").counted_at;
+            let follower = || second.view.pools.find(|_| true)?.status.as_ref()?.node_account.clone();
+            serve(&stage, &mut served, || follower().is_some_and(|held| held.total.fallbacks > 0)).await;
+            let before = account(&stage).expect("an account");
+            let told = told_by(&second, &stage).await;
+            let seconds = |key: &str| (told["total"][key].as_f64().expect("hours") * 3600.0).round() as u64;
+            assert_eq!(told["countedAt"], json!(before.counted_at), "{told}");
+            assert_eq!(seconds("spotHours"), before.total.spot, "{told}");
+            assert_eq!(seconds("fallbackHours"), before.total.fallbacks, "{told}");
+
+            stage.end.trigger();
+            serve(&stage, &mut served, || *second.leading.borrow()).await;
+            let is_over = || {
+                let finished = stage.status(&stage.spot[0]).finished_at;
+                finished.zip(account(&stage)).is_some_and(|(at, held)| held.counted_at > at + COUNTED)
+            };
+            serve(&stage, &mut served, is_over).await;
+            let after = account(&stage).expect("an account");
+            served.retain(|(at, _)| (from..after.counted_at).contains(at));
+            let truth = [0, 1].map(|group| served.iter().map(|(_, count)| count[group] as u64).sum::<u64>());
+            for (counted, happened) in [after.total.spot, after.total.on_demand].into_iter().zip(truth) {
+                let near = counted.abs_diff(happened) <= COUNTED.as_secs();
+                assert!(near, "{counted} s are counted, {happened} s happened");
+            }
+            assert!(after.total.fallbacks > before.total.fallbacks, "{after:?}");
+            assert!(truth[0] > 6 * COUNTED.as_secs() && truth[1] > 2 * COUNTED.as_secs(), "{truth:?}");
         })
         .play()
         .assert_ok();

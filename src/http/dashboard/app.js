@@ -110,15 +110,16 @@ const nameOf = (story) => story.node || story.name;
 // What a person has to look at, the most urgent first.
 function attention(status, pools, stories, fallbacks) {
   const found = [];
-  const add = (rank, about, title, { message, hint } = {}, command, link) =>
-    found.push({ rank, about, title, text: message || "", hint, command, link });
+  const add = (rank, about, title, { message, hint, reason }, command, link) =>
+    found.push({ rank, about, title, text: reason ? `${message} (${reason})` : message, hint, command, link });
   for (const story of stories.filter((story) => !isOver(story))) {
     const explain = `kubectl spot-guard explain ${story.name}`;
     const link = `#${anchor(story)}`;
     if (isPressed(story)) {
       const left = secondsTo(story.deadline, status.now);
       const title = left > 0 ? `EC2 takes ${nameOf(story)} in ${span(left)}` : `EC2 took ${nameOf(story)} ${span(-left)} ago`;
-      add(Math.min(0.9, Math.max(0, left) / DAY), story.name, title, story.blockedBy[0] || { message: `box ${story.box}, ${story.phase}` }, explain, link);
+      const moves = { message: `box ${story.box}, ${story.phase}`, hint: "Nothing: no reason holds it. The command shows its steps." };
+      add(Math.min(0.9, Math.max(0, left) / DAY), story.name, title, story.blockedBy[0] || moves, explain, link);
     }
     for (const held of story.blockedBy) {
       if (held.reason === "BothGroupsFailed") add(1, story.name, `Both markets are out of capacity for ${nameOf(story)}`, held, explain, link);
@@ -134,8 +135,9 @@ function attention(status, pools, stories, fallbacks) {
     }
   }
   for (const held of fallbacks.filter((held) => held.onDemandSeconds > DAY)) {
+    const moves = { message: `box ${held.box}`, hint: "See its steps by the command. Return now does not wait until Spot is stable." };
     add(4, held.replacement, `${held.node} has stood in for ${span(held.onDemandSeconds)}`,
-      held.blockedBy[0], `kubectl spot-guard explain ${held.replacement}`, `#story-${held.replacement}`);
+      held.blockedBy[0] || moves, `kubectl spot-guard explain ${held.replacement}`, `#story-${held.replacement}`);
   }
   return found.sort((a, b) => a.rank - b.rank);
 }
@@ -540,7 +542,7 @@ function hourlyExtra(pool, savings) {
   return total?.cost && total.fallbackHours > 0 ? total.cost.fallbacks / total.fallbackHours : null;
 }
 
-// The last 24 hours by outcome, out of the records; and the day in UTC, out of the accounts of the pools.
+// The last 24 hours by outcome, out of the records; and two days in UTC, out of the accounts of the pools.
 function drawDay({ stories, savings, status }) {
   const rows = new Map(OUTCOMES.map((outcome) => [outcome, { count: 0, hours: 0, cost: 0, isKnown: true }]));
   for (const story of stories.filter((story) => !isOver(story) || secondsTo(status.now, story.finishedAt) < DAY)) {
@@ -555,16 +557,18 @@ function drawDay({ stories, savings, status }) {
   replace("day", [...rows].map(([outcome, { count, hours, cost, isKnown }]) => element("tr", { "data-outcome": outcome },
     element("td", {}, outcome), element("td", {}, String(count)), element("td", {}, hours.toFixed(1)),
     element("td", {}, !hours ? "–" : isKnown ? `about ${cost.toFixed(2)}` : "unknown"))), "");
-  const today = status.now.slice(0, 10);
-  const days = savings.flatMap((held) => held.days).filter((held) => held.day === today);
-  const sum = (of) => days.reduce((total, held) => total + (of(held) || 0), 0);
-  const cost = (key) => days.some((held) => held.cost) ? sum((held) => held.cost?.[key]).toFixed(2) : "unknown: the pools have no hourlyPrices";
-  const entry = (name, value) => [element("dt", {}, name), element("dd", {}, value)];
-  byId("today-title").textContent = `The day in UTC so far, ${today}`;
-  byId("today").replaceChildren(...entry("hours of Spot nodes", sum((held) => held.spotHours).toFixed(1)),
-    ...entry("hours of on-demand nodes", sum((held) => held.onDemandHours).toFixed(1)),
-    ...entry("of these, hours of fallbacks", sum((held) => held.fallbackHours).toFixed(1)),
-    ...entry("fallbacks cost more than Spot", cost("fallbacks")), ...entry("saved against all on-demand", cost("saved")));
+  const dayOf = (at) => new Date(at).toISOString().slice(0, 10);
+  const [now, names] = [Date.parse(status.now), ["Yesterday", "So far"]];
+  const days = [dayOf(now - DAY * 1000), dayOf(now)].map((day) => savings.flatMap((held) => held.days).filter((held) => held.day === day));
+  const row = (name, of) => element("tr", {}, element("th", { scope: "row" }, name), ...days.map((held) => element("td", {}, of(held))));
+  const sum = (held, of) => held.reduce((total, one) => total + (of(one) || 0), 0);
+  const hours = (key) => (held) => sum(held, (one) => one[key]).toFixed(1);
+  const cost = (key) => (held) => held.some((one) => one.cost) ? sum(held, (one) => one.cost?.[key]).toFixed(2) : "unknown";
+  byId("days-head").replaceChildren(element("tr", {}, element("th", {}, "In UTC"),
+    ...[now - DAY * 1000, now].map((at, index) => element("th", {}, `${names[index]}, ${dayOf(at)}`))));
+  byId("days").replaceChildren(row("Hours of Spot nodes", hours("spotHours")), row("Hours of on-demand nodes", hours("onDemandHours")),
+    row("Of these, hours of fallbacks", hours("fallbackHours")), row("Fallbacks cost more than Spot", cost("fallbacks")),
+    row("Saved against all on-demand", cost("saved")));
 }
 
 function drawSteps({ stories }) {

@@ -3,7 +3,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 use spot_guard_cloud::clock::CloudClock;
-use spot_guard_cloud::cloud::{Cloud, CloudEvent, EventKind, GroupSpec, LifecycleState, Market};
+use spot_guard_cloud::cloud::{
+    Cloud, CloudEvent, EventKind, GroupSpec, LaunchFailure, LifecycleState, Market,
+};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::broadcast::Receiver;
 
@@ -35,8 +38,21 @@ pub struct Played {
     began: Timestamp,
     changes: Vec<Change>,
     in_service: Vec<String>,
-    interruptions: u32,
+    interrupted: Vec<String>,
+    /// When an instance was lost, or a launch of Spot failed by this class.
+    counted: Vec<(Timestamp, &'static str)>,
+    /// So many of the next failures are of the quota.
+    by_quota: u32,
     failed: [u32; 2],
+}
+
+/// What happened in a week.
+#[derive(Debug, Default)]
+pub struct WeekTruth {
+    /// How often an instance was lost, or a launch of Spot failed by this class.
+    pub counts: BTreeMap<&'static str, u32>,
+    /// Hours in which desired capacity was not met: of Spot, and of on-demand.
+    pub unmet: [f64; 2],
 }
 
 /// What happened; times in hours, and instances times hours.
@@ -50,6 +66,15 @@ pub struct Truth {
     pub on_demand_missing: f64,
     pub could_serve: f64,
     pub spot_could_not: f64,
+    /// By the Monday.
+    pub weeks: BTreeMap<String, WeekTruth>,
+}
+
+/// The Monday of a time, 00:00 UTC. The first one of the Unix time was its fifth day.
+fn monday(at: Timestamp) -> Timestamp {
+    let (week, first) = (7 * 24 * 3600, 4 * 24 * 3600);
+    let seconds = at.as_second();
+    Timestamp::from_second(seconds - (seconds - first).rem_euclid(week)).expect("a time")
 }
 
 fn name_of(group: &str) -> &'static str {
@@ -70,7 +95,9 @@ impl Played {
             began,
             changes: Vec::new(),
             in_service: Vec::new(),
-            interruptions: 0,
+            interrupted: Vec::new(),
+            counted: Vec::new(),
+            by_quota: 0,
             failed: [0; 2],
         };
         for (group, desired) in [(SPOT, 6), (OD, 2)] {
@@ -115,11 +142,17 @@ impl Played {
                 }
                 EventKind::Terminating if self.in_service.contains(&id) => {
                     self.in_service.retain(|held| *held != id);
+                    self.counted.extend(self.interrupted.contains(&id).then_some((at, "lost")));
                     Number::InService(-1)
                 }
                 EventKind::Launching => Number::Fails(false),
                 EventKind::LaunchFailed => {
                     self.failed[usize::from(group == OD)] += 1;
+                    if group == SPOT {
+                        let class = if self.by_quota > 0 { "Quota" } else { "Capacity" };
+                        self.by_quota = self.by_quota.saturating_sub(1);
+                        self.counted.push((at, class));
+                    }
                     Number::Fails(true)
                 }
                 _ => continue,
@@ -136,24 +169,36 @@ impl Played {
         self.changes.push(Change { at: self.cloud.now(), group, what });
     }
 
+    /// The next launches of Spot fail by the quota of the account.
+    pub fn fail_by_quota(&mut self, launches: u32) {
+        self.listen();
+        let quota = LaunchFailure::vcpu_limit(Market::Spot, 32);
+        self.cloud.set_launch_failure(SPOT, Some(quota), Some(launches)).expect("a group");
+        self.by_quota = launches;
+    }
+
     /// AWS takes the Spot instance with this number, after its notice.
     pub async fn interrupt(&mut self, number: usize) {
         let instances = self.cloud.group(SPOT).expect("a group").instances;
         let serving = instances.iter().filter(|instance| instance.state == LifecycleState::InService);
         let id = serving.map(|instance| instance.id.clone()).nth(number).expect("an instance");
         self.cloud.interrupt(&id).expect("an instance");
-        self.interruptions += 1;
+        self.interrupted.push(id);
         self.pass(Duration::from_secs(600)).await;
     }
 
     /// What happened until now.
     pub fn truth(&self) -> Truth {
         let mut truth = Truth {
-            interruptions: self.interruptions,
+            interruptions: u32::try_from(self.interrupted.len()).expect("few"),
             spot_failed: self.failed[0],
             on_demand_failed: self.failed[1],
             ..Truth::default()
         };
+        for (at, what) in &self.counted {
+            let week = truth.weeks.entry(monday(*at).to_string()).or_default();
+            *week.counts.entry(*what).or_default() += 1;
+        }
         let (mut desired, mut there, mut fails) = ([0_i64; 2], [0_i64; 2], [false; 2]);
         let mut changes: Vec<&Change> = self.changes.iter().collect();
         changes.sort_by_key(|change| change.at);
@@ -172,7 +217,24 @@ impl Played {
             truth.on_demand_missing += missing[1] * hours;
             let above = (there[1] - MINIMUM).max(0) as f64 * hours;
             *if fails[0] { &mut truth.spot_could_not } else { &mut truth.could_serve } += above;
+            truth.add_unmet(missing, change.at, end);
         }
         truth
+    }
+}
+
+impl Truth {
+    /// Adds a time in which so many instances were missing to the weeks that it lies in.
+    fn add_unmet(&mut self, missing: [f64; 2], from: Timestamp, end: Timestamp) {
+        let mut from = from;
+        while from < end {
+            let until = (monday(from) + SignedDuration::from_hours(7 * 24)).min(end);
+            let hours = until.duration_since(from).as_secs_f64() / 3600.0;
+            let week = self.weeks.entry(monday(from).to_string()).or_default();
+            for (unmet, _) in week.unmet.iter_mut().zip(missing).filter(|(_, missing)| *missing > 0.0) {
+                *unmet += hours;
+            }
+            from = until;
+        }
     }
 }
