@@ -350,8 +350,10 @@ impl Handler<Drive> for Drainer {
         for command in one_for_each_node(&wanted.drains) {
             self.drive(command, &pools, &snapshot, &freshness, now, ctx);
         }
-        let may_undo = freshness.allows(Step::Undo);
         for node in snapshot.nodes() {
+            // Whether a record that cannot be read wants them is not known.
+            let hidden = node.instance_id().is_some_and(|id| self.deps.view.may_hide_record(&id));
+            let may_undo = freshness.allows(Step::Undo) && !hidden;
             if !drained.contains(&node.uid) {
                 self.mark_idle(node, spare.contains(&node.uid), may_undo, ctx);
             }

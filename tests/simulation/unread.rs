@@ -121,6 +121,43 @@ fn a_record_in_a_state_of_a_newer_version_is_named_and_stays_as_it_is() {
     });
 }
 
+#[test]
+fn the_old_node_of_a_record_that_cannot_be_read_keeps_taint_and_cordon() {
+    on_paused_time(async {
+        let story = unscripted("newer drain", Scenario::PdbBlocked).await;
+        let cluster = story.world.cluster.clone().expect("a simulated cluster");
+        let end = Shutdown::new();
+        let _newer = story.controller("newer", Gates::default(), &end);
+        let name = story.spot_instances()[0].clone();
+        story.act(&Act::SetBudget("web", 0)).await.expect("the world can do it");
+        story.act(&Act::Rebalance(0)).await.expect("the world can do it");
+        until_phase(&story, Phase::Draining).await;
+        let is_marked = || {
+            let nodes = cluster.list_json("nodes");
+            let of =
+                |node: &&Value| node["spec"]["providerID"].as_str().is_some_and(|id| id.ends_with(&name));
+            let node = nodes.iter().find(of).expect("the old node");
+            node["spec"]["unschedulable"] == true && node["spec"]["taints"].to_string().contains("spotguard")
+        };
+        let mut waited = 0..60;
+        while !is_marked() {
+            assert!(waited.next().is_some(), "it is not tainted");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        end.trigger();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+
+        let newer = stored("newer/unknown-state.json");
+        cluster.edit(KIND, "", &name, |record| record["status"] = newer["status"].clone());
+        let older = story.controller("older", Gates::default(), &Shutdown::new());
+        for _ in 0..120 {
+            assert!(is_marked(), "pods may come back to it");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert!(*older.leading.borrow());
+    });
+}
+
 /// `kubectl delete nodereplacement`, or somebody removes a record that could not be read.
 #[test]
 fn a_record_that_is_deleted_while_it_is_open_keeps_no_other_waiting() {
