@@ -74,8 +74,9 @@ advisories: ## Asks the RustSec database for holes in dependencies; ADVISORIES=r
 	  [ '$(ADVISORIES)' != required ]; \
 	fi
 
-bench: ## Measures how soon capacity is requested, and a drain beside its peers on a real control plane
+bench: ## Measures how soon capacity is requested, what traces cost, and a drain beside its peers on a real control plane
 	cargo bench --profile dev --bench flow
+	CARGO_PROFILE_DEV_OPT_LEVEL=2 cargo bench --profile dev --bench traces
 	@testbed/build --bench > /dev/null
 	cargo test --test cluster bench:: -- --ignored --nocapture
 

@@ -149,6 +149,9 @@ fn parameters_of(endpoint: &Endpoint) -> Vec<Value> {
     if matches!(endpoint.answer, Answer::Accepted) {
         refer("idempotencyKey");
     }
+    if matches!(endpoint.answer, Answer::Text("text/event-stream")) {
+        refer("lastEventId");
+    }
     parameters
 }
 
@@ -258,6 +261,11 @@ fn parameters() -> Value {
             "type": "integer", "minimum": 1, "maximum": query::MAX_LIMIT, "default": query::DEFAULT_LIMIT,
         })),
         "continue": of_query("continue", "The `continue` of the previous page, with the same filters.", name()),
+        "lastEventId": {
+            "name": "Last-Event-ID", "in": "header", "required": false,
+            "description": "The id of the last step that the reader knows: those that it missed come first.",
+            "schema": { "type": "string", "minLength": 1 },
+        },
         "idempotencyKey": {
             "name": spot_actions::IDEMPOTENCY_KEY, "in": "header", "required": false,
             "description": "A repeated request with the same key creates nothing new, and has the same answer.",

@@ -112,7 +112,8 @@ pub fn ago(seconds: i64) -> Timestamp {
     Clock::System.now() - SignedDuration::from_secs(seconds)
 }
 
-/// The same pool with prices, and an account of two days in UTC: 20 and 10 hours of Spot, 2 and 4 of fallbacks.
+/// The same pool with prices, and an account of two days in UTC: 20 and 10 hours of Spot, 2 and 4 hours of
+/// fallbacks.
 pub fn with_account(mut pool: SpotPool) -> SpotPool {
     let day = |seconds: i64, spot: u32, fallbacks: u32| {
         let day = &ago(seconds).to_string()[..10];

@@ -106,10 +106,7 @@ fn a_fallback_is_watched_from_its_notice_to_its_clean_up() {
     let is_same = "[...document.querySelectorAll('#flow a')].some((dot) => dot.wasHere)";
     assert_eq!(page.evaluate(is_same), true, "a dot stays the same while it moves");
     page.evaluate("document.activeElement.blur()");
-    page.screenshot(&pictures.join("dashboard.png"));
-    if std::env::var_os("UPDATE_PICTURES").is_some() {
-        page.screenshot(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/dashboard.png"));
-    }
+    it_has_its_picture(&mut page, &pictures);
     what_is_chosen_stands_in_the_address(&mut page);
     it_has_names_for_screen_readers(&mut page);
     it_fits_a_phone(&mut page, &pictures.join("phone.png"));
@@ -591,6 +588,13 @@ fn it_works_by_keyboard(page: &mut Page<'_>) {
     page.evaluate("new Promise((done) => new MutationObserver(done).observe(document.getElementById('stories'), { childList: true }))");
     assert_eq!(page.evaluate("document.querySelector('#stories details').open"), true);
     assert_eq!(page.evaluate("document.activeElement.tagName"), "SUMMARY");
+}
+
+fn it_has_its_picture(page: &mut Page<'_>, pictures: &Path) {
+    page.screenshot(&pictures.join("dashboard.png"));
+    if std::env::var_os("UPDATE_PICTURES").is_some() {
+        page.screenshot(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/dashboard.png"));
+    }
 }
 
 /// The order and the choice of pools can be sent to somebody else.
