@@ -134,9 +134,9 @@ fn the_old_node_of_a_record_that_cannot_be_read_keeps_taint_and_cordon() {
         until_phase(&story, Phase::Draining).await;
         let is_marked = || {
             let nodes = cluster.list_json("nodes");
-            let of =
-                |node: &&Value| node["spec"]["providerID"].as_str().is_some_and(|id| id.ends_with(&name));
-            let node = nodes.iter().find(of).expect("the old node");
+            let is_on = |id: &str| id.ends_with(&name);
+            let node = nodes.iter().find(|node| node["spec"]["providerID"].as_str().is_some_and(is_on));
+            let node = node.expect("the old node");
             node["spec"]["unschedulable"] == true && node["spec"]["taints"].to_string().contains("spotguard")
         };
         let mut waited = 0..60;
