@@ -178,7 +178,7 @@ fn resources_api_and_reasons_use_the_words_of_the_field() {
         (source.path, texts)
     });
     let all: Vec<(String, Vec<String>)> = shown.into_iter().chain(said).collect();
-    assert!(all.iter().all(|(_, texts)| !texts.is_empty()), "nothing was found to read");
+    assert!(all.iter().map(|(_, texts)| texts.len()).sum::<usize>() > 1000, "nothing was found to read");
     let found: Vec<String> =
         all.iter().flat_map(|(path, texts)| texts.iter().flat_map(|text| slang(path, text))).collect();
     assert!(found.is_empty(), "{found:#?}");

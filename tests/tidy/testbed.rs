@@ -37,7 +37,10 @@ fn dependabot_watches_all_that_the_testbed_pins() {
         });
         let watched: BTreeSet<String> = watched.map(str::to_owned).collect();
         let pinned = ending(pins, &root().join("testbed"));
-        let pinned: BTreeSet<String> = pinned.iter().map(|file| format!("/{}", folder_of(file))).collect();
+        let mut pinned: BTreeSet<String> =
+            pinned.iter().map(|file| format!("/{}", folder_of(file))).collect();
+        // The oldest Kubernetes that is served stays as old as it is.
+        pinned.remove("/testbed/tools/old");
         assert!(!pinned.is_empty(), "{pins}");
         assert_eq!(watched, pinned, "{ecosystem}");
     }
