@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use spot_guard_cloud::cluster::ObjectKey;
+use spot_guard_core::ids::GroupName;
 use spot_guard_core::policy::seconds;
 use spot_guard_core::record::{FallbackState, GroupKind};
 use spot_guard_core::time::since;
@@ -27,8 +28,11 @@ impl Auditor {
         let mut found = Vec::new();
         // A Spot node that is one more than the group is to have waits for no other.
         let surplus = status.capacity.taken().is_some_and(|capacity| capacity.group == GroupKind::Spot);
+        // Nor does one whose Spot group replaces by itself, or that needs no Spot node, while the group is to
+        // have none.
+        let wants_nothing = status.is_replaced_by_group() && self.wants_nothing(status.spot_group.as_ref());
         match status.fallback.successor() {
-            None if surplus || status.old_node.is_retained() => {}
+            None if surplus || wants_nothing || status.old_node.is_retained() => {}
             None => found.push("Spot has nothing for it".to_owned()),
             Some(spot) => {
                 let serves =
@@ -80,6 +84,12 @@ impl Auditor {
                 format!("its return begins, and {}", found.join(", ")),
             );
         }
+    }
+
+    /// Whether a group is to have no instance at all.
+    fn wants_nothing(&self, name: Option<&GroupName>) -> bool {
+        let groups = self.inner.cloud.snapshot().groups;
+        groups.iter().any(|group| name.is_some_and(|name| *name == group.name) && group.desired == 0)
     }
 
     /// How many nodes of a pool may return at a time.
