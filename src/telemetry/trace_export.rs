@@ -80,12 +80,6 @@ pub(super) fn hold_calls(record: &NodeReplacement) {
     }
 }
 
-/// Whether spans are exported.
-#[must_use]
-pub fn is_on() -> bool {
-    EXPORT.get().is_some()
-}
-
 /// Whether a replacement is traced, as its record stands now.
 #[must_use]
 pub fn is_traced(record: &NodeReplacement) -> bool {
