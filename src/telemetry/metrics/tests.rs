@@ -206,9 +206,17 @@ fn the_series_of_a_pool_go_with_it() {
     metrics.eviction(Some(&"web".into()), EvictionResult::Accepted);
     let served = metrics.encode(false, &Readiness::default(), NONE, &[pool]).unwrap();
     assert_line(&served, r#"spot_guard_box_seconds_count{pool="web",box="2"} 1"#);
-    let deleted = text(&metrics);
-    assert!(!deleted.contains(r#"pool="web""#), "{deleted}");
-    assert_line(&deleted, r#"spot_guard_fallbacks_total{pool=""} 0"#);
+    // A replacement outlives its pool, and goes on.
+    for goes_on in [false, true] {
+        if goes_on {
+            metrics.record_stored(Some(&"web".into()), None, &status);
+            metrics.eviction(Some(&"web".into()), EvictionResult::Accepted);
+            metrics.notice_waited(Some(&"web".into()), Duration::from_secs(2));
+        }
+        let deleted = text(&metrics);
+        assert!(!deleted.contains(r#"pool="web""#), "{deleted}");
+        assert_line(&deleted, r#"spot_guard_fallbacks_total{pool=""} 0"#);
+    }
 }
 
 fn out_of_capacity(count: u32) -> String {
