@@ -7,6 +7,7 @@ use crate::aws::imds::Imds;
 use crate::clock::Clock;
 use crate::http::{PROBE_LIMITS, bind, listen};
 use crate::telemetry::connections::{Connections, Listener};
+use crate::telemetry::log_filter::{self, LogFilter};
 use crate::telemetry::readiness::Readiness;
 use actix_web::{HttpResponse, web};
 use anyhow::Context;
@@ -36,6 +37,8 @@ pub struct AgentOptions {
     pub listen: Option<SocketAddr>,
     /// From the beginning of one read of IMDS to that of the next.
     pub poll_every: Duration,
+    /// A file with the filter of the logs, which may change; without it, they are filtered as usual.
+    pub log_filter_file: Option<PathBuf>,
 }
 
 /// An agent that runs.
@@ -132,7 +135,10 @@ pub fn start(
 /// # Errors
 /// If the Kubernetes configuration cannot be read or the address cannot be bound. Neither IMDS nor the
 /// Kubernetes API has to be there.
-pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
+pub async fn run(options: AgentOptions, logs: LogFilter) -> anyhow::Result<()> {
+    if let Some(file) = options.log_filter_file.clone() {
+        actix::spawn(logs.follow(move || log_filter::in_file(&file)));
+    }
     // No request is made before there is something to report, and none is repeated: the poller has its own
     // schedule.
     let client = crate::kube::client::infer(options.kubeconfig.as_deref()).await?;
