@@ -73,7 +73,8 @@ fn span_below(
         otel.status_description = field::Empty,
         spot_guard.target = target,
         spot_guard.result = field::Empty,
-        aws.request_id = field::Empty
+        aws.request_id = field::Empty,
+        k8s.audit_id = field::Empty
     );
     // Without an exporter there is no layer to tell.
     let _ = span.set_parent(Context::new().with_remote_span_context(first));
