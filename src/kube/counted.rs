@@ -1,11 +1,30 @@
 //! What a request to the Kubernetes API is counted as, and by which id the API server's audit log has it.
 
-use crate::telemetry::metrics::{KubeResult, KubeVerb};
+use crate::telemetry::metrics::{KubeResult, KubeVerb, ProcessMetrics};
 use http::{Method, Response, StatusCode};
+use kube::Client;
+use kube::client::Body;
 use tracing::Span;
 
 /// The header with the id of a request in the audit log (k8s.io/apiserver, pkg/apis/audit).
 const AUDIT_ID: &str = "audit-id";
+
+/// The same client, and `metrics` counts each request with how it ended.
+#[must_use]
+pub fn counting(client: &Client, metrics: ProcessMetrics) -> Client {
+    let (namespace, client) = (client.default_namespace().to_owned(), client.clone());
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let (client, metrics) = (client.clone(), metrics.clone());
+        async move {
+            let verb = verb(&request);
+            let answer = client.send(request).await;
+            let result = answer.as_ref().map_or(KubeResult::Failed, |answer| answered(verb, answer));
+            metrics.kube_request(verb, result);
+            answer
+        }
+    });
+    Client::new(service, namespace)
+}
 
 /// What is requested. Of a list and a watch that is their beginning.
 pub(super) fn verb<B>(request: &http::Request<B>) -> KubeVerb {
