@@ -2,28 +2,26 @@
 //! announces.
 
 use crate::actors::imds_poller::{AgentMetrics, ImdsPoller, NodeContext};
-use crate::actors::supervision::{Link, LinkError, Ping, RestartCause, Shutdown, supervise};
+use crate::actors::supervision::{Link, LinkError, LinkEvent, Ping, Shutdown, supervise};
 use crate::aws::imds::Imds;
 use crate::clock::Clock;
 use crate::http::{PROBE_LIMITS, bind, listen};
+use crate::kube::counted::counting;
 use crate::telemetry::connections::{Connections, Listener};
+use crate::telemetry::log_filter::{self, LogFilter};
+use crate::telemetry::metrics::{ActorName, CONTENT_TYPE, ProcessMetrics, of_parts};
 use crate::telemetry::readiness::Readiness;
 use actix_web::{HttpResponse, web};
 use anyhow::Context;
 use aws_config::imds::client::Builder;
 use aws_config::provider_config::ProviderConfig;
-use prometheus_client::encoding::{EncodeLabelSet, text};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::info::Info;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
 use spot_guard_core::ids::NodeName;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What the command line gives.
 #[derive(Clone, Debug)]
@@ -36,6 +34,8 @@ pub struct AgentOptions {
     pub listen: Option<SocketAddr>,
     /// From the beginning of one read of IMDS to that of the next.
     pub poll_every: Duration,
+    /// A file with the filter of the logs, which may change; without it, they are filtered as usual.
+    pub log_filter_file: Option<PathBuf>,
 }
 
 /// An agent that runs.
@@ -49,6 +49,8 @@ pub struct AgentHandle {
     pub readiness: Readiness,
     /// What it counted.
     pub metrics: AgentMetrics,
+    /// What its process counted.
+    pub process: ProcessMetrics,
     /// Connections to its port that it ended.
     pub connections: Connections,
 }
@@ -65,31 +67,14 @@ impl AgentHandle {
     /// # Errors
     /// Never for a `String`; the encoder's signature allows it.
     pub fn encode_metrics(&self) -> Result<String, std::fmt::Error> {
-        #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-        struct RestartLabels {
-            actor: &'static str,
-            cause: RestartCause,
-        }
-        let restarts = Family::<RestartLabels, Counter>::default();
-        let counted = self.poller.restarts();
-        for cause in RestartCause::ALL {
-            let labels = RestartLabels { actor: self.poller.name(), cause };
-            restarts.get_or_create(&labels).inc_by(counted.get(&cause).copied().unwrap_or_default());
-        }
-        let dropped = Family::<[(&str, &str); 1], Counter>::default();
-        dropped.get_or_create(&[("actor", self.poller.name())]).inc_by(self.poller.dropped());
         let mut registry = Registry::with_prefix("spot_guard");
-        registry.register("build", "The running version", Info::new(vec![("version", VERSION)]));
+        self.process.register(&mut registry);
         self.metrics.register(&mut registry);
         self.connections.register(&[Listener::Probes], &mut registry);
-        registry.register("actor_restarts", "Actors restarted by their supervisor, by cause", restarts);
-        registry.register(
-            "actor_messages_dropped",
-            "Messages that found the mailbox of an actor full or gone",
-            dropped,
-        );
         let mut text = String::new();
-        text::encode(&mut text, &registry)?;
+        encode_registry(&mut text, &registry)?;
+        encode_registry(&mut text, &of_parts(&self.readiness))?;
+        encode_eof(&mut text)?;
         Ok(text)
     }
 }
@@ -105,17 +90,19 @@ pub fn start(
     clock: Clock,
     poll_every: Duration,
 ) -> AgentHandle {
+    let process = ProcessMetrics::of_agent();
     let handle = AgentHandle {
-        poller: Link::new("ImdsPoller"),
+        poller: poller(process.clone()),
         shutdown: Shutdown::new(),
         readiness: Readiness::default(),
         metrics: AgentMetrics::default(),
+        process: process.clone(),
         connections: Connections::default(),
     };
     let node = NodeContext {
         node_name: node_name.into(),
         imds: Imds::new(imds),
-        client,
+        client: counting(&client, process),
         clock,
         poll_every,
         metrics: handle.metrics.clone(),
@@ -127,12 +114,25 @@ pub fn start(
     handle
 }
 
+/// A link to the poller, whose restarts and dropped messages are counted.
+fn poller(process: ProcessMetrics) -> Link<ImdsPoller> {
+    let label = ActorName::ImdsPoller;
+    Link::reporting("ImdsPoller", move |event| match event {
+        LinkEvent::Restarted(cause) => process.actor_restarted(label, cause),
+        LinkEvent::Dropped => process.message_dropped(label),
+        LinkEvent::Answered(after) => process.mailbox_waited(label, after),
+    })
+}
+
 /// Runs the agent until SIGTERM or ctrl-c. Must be called inside an actix system.
 ///
 /// # Errors
 /// If the Kubernetes configuration cannot be read or the address cannot be bound. Neither IMDS nor the
 /// Kubernetes API has to be there.
-pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
+pub async fn run(options: AgentOptions, logs: LogFilter) -> anyhow::Result<()> {
+    if let Some(file) = options.log_filter_file.clone() {
+        actix::spawn(logs.follow(move || log_filter::in_file(&file)));
+    }
     // No request is made before there is something to report, and none is repeated: the poller has its own
     // schedule.
     let client = crate::kube::client::infer(options.kubeconfig.as_deref()).await?;
@@ -207,9 +207,7 @@ async fn readyz(agent: web::Data<AgentHandle>) -> HttpResponse {
 
 async fn metrics(agent: web::Data<AgentHandle>) -> HttpResponse {
     match agent.encode_metrics() {
-        Ok(text) => HttpResponse::Ok()
-            .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
-            .body(text),
+        Ok(text) => HttpResponse::Ok().content_type(CONTENT_TYPE).body(text),
         Err(error) => HttpResponse::InternalServerError().body(error.to_string()),
     }
 }

@@ -14,7 +14,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Replaces EC2 Spot nodes before AWS takes them, and brings the cluster back to Spot.
@@ -162,28 +161,13 @@ fn print_crds() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How often the configuration is read again for its `logFilter`.
-const LOOK: Duration = Duration::from_secs(10);
-
-/// Lets the logs follow the setting `logFilter`, also when the file changes: a mounted ConfigMap. A file that
-/// cannot be used changes nothing: it may be in the middle of a change.
-async fn follow_log_filter(file: PathBuf, logs: LogFilter) {
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let found = Config::load(&file).map_err(anyhow::Error::from);
-        if let Err(error) = found.and_then(|found| logs.set(found.log_filter.as_deref())) {
-            tracing::warn!(%error, "the filter of the logs stays as it is");
-        }
-    }
-}
-
 async fn run_controller(
     config: Config,
     kubeconfig: Option<PathBuf>,
     (file, logs): (PathBuf, LogFilter),
 ) -> anyhow::Result<()> {
     logs.set(config.log_filter.as_deref())?;
-    actix::spawn(follow_log_filter(file, logs));
+    actix::spawn(logs.follow(move || Ok(Config::load(&file)?.log_filter)));
     let webhook_secrets = Secrets::in_files(&config.webhook_secret_files);
     webhook_secrets.check()?;
     let client = spot_guard::kube::client::infer(kubeconfig.as_deref()).await?;

@@ -25,6 +25,9 @@ struct Arguments {
     /// Seconds between two reads of the metadata service
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
     poll_seconds: u64,
+    /// The file with the filter of the logs, in the words of RUST_LOG; it is read again when it changes
+    #[arg(long, value_name = "FILE")]
+    log_filter_file: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -38,10 +41,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { node_name, kubeconfig, listen, poll_seconds } = arguments;
+    let Arguments { node_name, kubeconfig, listen, poll_seconds, log_filter_file } = arguments;
     let poll_every = Duration::from_secs(poll_seconds);
     actix::System::new().block_on(async {
-        let _telemetry = telemetry::tracing::init(None)?;
-        agent::run(AgentOptions { node_name, kubeconfig, listen, poll_every }).await
+        let telemetry = telemetry::tracing::init(None)?;
+        let options = AgentOptions { node_name, kubeconfig, listen, poll_every, log_filter_file };
+        agent::run(options, telemetry.logs.clone()).await
     })
 }

@@ -64,8 +64,7 @@ pub fn bounded(client: &Client, limit: Duration, metrics: Arc<Metrics>) -> Clien
         async move {
             let verb = counted::verb(&request);
             let answer = within(limit, &client, verb, request).await;
-            let result =
-                answer.as_ref().map_or(KubeResult::Failed, |answer| counted::result(answer.status()));
+            let result = answer.as_ref().map_or(KubeResult::Failed, |answer| counted::answered(verb, answer));
             metrics.kube_request(verb, result);
             answer
         }

@@ -1,7 +1,30 @@
-//! What a request to the Kubernetes API is counted as.
+//! What a request to the Kubernetes API is counted as, and by which id the API server's audit log has it.
 
-use crate::telemetry::metrics::{KubeResult, KubeVerb};
-use http::{Method, StatusCode};
+use crate::telemetry::metrics::{KubeResult, KubeVerb, ProcessMetrics};
+use http::{Method, Response, StatusCode};
+use kube::Client;
+use kube::client::Body;
+use tracing::Span;
+
+/// The header with the id of a request in the audit log (k8s.io/apiserver, pkg/apis/audit).
+const AUDIT_ID: &str = "audit-id";
+
+/// The same client, and `metrics` counts each request with how it ended.
+#[must_use]
+pub fn counting(client: &Client, metrics: ProcessMetrics) -> Client {
+    let (namespace, client) = (client.default_namespace().to_owned(), client.clone());
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let (client, metrics) = (client.clone(), metrics.clone());
+        async move {
+            let verb = verb(&request);
+            let answer = client.send(request).await;
+            let result = answer.as_ref().map_or(KubeResult::Failed, |answer| answered(verb, answer));
+            metrics.kube_request(verb, result);
+            answer
+        }
+    });
+    Client::new(service, namespace)
+}
 
 /// What is requested. Of a list and a watch that is their beginning.
 pub(super) fn verb<B>(request: &http::Request<B>) -> KubeVerb {
@@ -16,8 +39,17 @@ pub(super) fn verb<B>(request: &http::Request<B>) -> KubeVerb {
     }
 }
 
-/// How it ended, if there was an answer.
-pub(super) fn result(status: StatusCode) -> KubeResult {
+/// How it ended, if there was an answer. The id of a change is written into the span that it is made in.
+pub(super) fn answered<B>(verb: KubeVerb, answer: &Response<B>) -> KubeResult {
+    let changes = matches!(verb, KubeVerb::Create | KubeVerb::Change | KubeVerb::Delete);
+    let id = answer.headers().get(AUDIT_ID).filter(|_| changes);
+    if let Some(id) = id.and_then(|id| id.to_str().ok()) {
+        Span::current().record("k8s.audit_id", id);
+    }
+    result(answer.status())
+}
+
+fn result(status: StatusCode) -> KubeResult {
     match status {
         StatusCode::CONFLICT => KubeResult::Conflict,
         StatusCode::TOO_MANY_REQUESTS => KubeResult::Throttled,
@@ -30,6 +62,43 @@ pub(super) fn result(status: StatusCode) -> KubeResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fmt;
+    use std::sync::{Arc, Mutex};
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Id, Record};
+    use tracing::{Subscriber, field, info_span};
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::layer::{Context, SubscriberExt};
+
+    /// What is written into spans.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<String>>>);
+
+    impl<S: Subscriber> Layer<S> for Written {
+        fn on_record(&self, _: &Id, values: &Record<'_>, _: Context<'_, S>) {
+            values.record(&mut self.clone());
+        }
+    }
+
+    impl Visit for Written {
+        fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+            self.0.lock().unwrap().push(format!("{field}={value:?}"));
+        }
+    }
+
+    #[test]
+    fn the_id_of_a_change_in_the_audit_log_is_written_into_its_span() {
+        let answer = Response::builder().header("Audit-Id", "7b6f4a").body(()).expect("an answer");
+        let written = Written::default();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(written.clone()), || {
+            info_span!("call", k8s.audit_id = field::Empty).in_scope(|| {
+                for verb in [KubeVerb::Get, KubeVerb::Create, KubeVerb::List, KubeVerb::Watch] {
+                    assert_eq!(answered(verb, &answer), KubeResult::Ok);
+                }
+            });
+        });
+        assert_eq!(*written.0.lock().unwrap(), ["k8s.audit_id=\"7b6f4a\""], "readings have none");
+    }
 
     #[test]
     fn a_request_has_its_verb_and_an_answer_its_result() {

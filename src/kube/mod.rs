@@ -6,7 +6,7 @@ mod caps;
 pub mod client;
 mod closed;
 pub mod convert;
-mod counted;
+pub mod counted;
 pub mod crowd;
 mod follower;
 pub mod lease;

@@ -2,11 +2,12 @@
 //! the others.
 //!
 //! A call is not stored, unlike a step. So its span is made while it happens. That of a replacement which is
-//! not traced is held until it is.
+//! not traced is held until it is. Lines of the logs have the span too, with or without an exporter: it says
+//! which replacement they are about.
 
 use crate::crd::NodeReplacement;
 use crate::telemetry::replacement_trace::root;
-use crate::telemetry::trace_export::{hold_calls, is_on, is_traced};
+use crate::telemetry::trace_export::{hold_calls, is_traced};
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt};
 use spot_guard_core::ids::InstanceId;
@@ -15,9 +16,6 @@ use std::fmt;
 use std::sync::Arc;
 use tracing::{Span, field, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-
-/// The target of these spans. They are not for the logs, which have lines of their own for calls.
-pub const CALLS: &str = "spot_guard::calls";
 
 /// How many replacements a span has links to: one call may be for hundreds.
 const MAX_LINKS: usize = 32;
@@ -30,17 +28,20 @@ pub fn call_span(
     records: impl FnOnce() -> Vec<Arc<NodeReplacement>>,
     is_for: impl Fn(&NodeReplacement) -> bool,
 ) -> Span {
-    if !is_on() {
-        return Span::none();
-    }
     let mut records = records();
-    records.retain(|record| record.is_open() && is_for(record));
+    records.retain(|record| is_for(record));
+    // What tidies up after a replacement is its own as long as no other one needs it.
+    if records.iter().any(|record| record.is_open()) {
+        records.retain(|record| record.is_open());
+    }
     if records.iter().any(|record| is_traced(record)) {
         records.retain(|record| is_traced(record));
     } else if let Some(first) = records.first() {
         hold_calls(first);
     }
-    span_below(operation, target, records.iter().map(|record| root(record)))
+    let Some(first) = records.first() else { return Span::none() };
+    let name = first.replacement_name();
+    span_below(operation, target, name.as_str(), records.iter().map(|record| root(record)))
 }
 
 /// Whether a record is about an instance: the old one, or one that came for it.
@@ -53,19 +54,27 @@ pub fn is_about(record: &NodeReplacement, instance: &InstanceId) -> bool {
     record.old_instance() == instance || record.status.as_ref().is_some_and(came)
 }
 
-fn span_below(operation: &str, target: &str, replacements: impl IntoIterator<Item = SpanContext>) -> Span {
+fn span_below(
+    operation: &str,
+    target: &str,
+    replacement: &str,
+    replacements: impl IntoIterator<Item = SpanContext>,
+) -> Span {
     let mut replacements = replacements.into_iter();
     let Some(first) = replacements.next() else { return Span::none() };
     let span = info_span!(
-        target: CALLS,
+        target: "spot_guard::calls",
         parent: None,
         "call",
+        replacement,
+        trace_id = %first.trace_id(),
         otel.name = operation,
         otel.kind = "client",
         otel.status_description = field::Empty,
         spot_guard.target = target,
         spot_guard.result = field::Empty,
-        aws.request_id = field::Empty
+        aws.request_id = field::Empty,
+        k8s.audit_id = field::Empty
     );
     // Without an exporter there is no layer to tell.
     let _ = span.set_parent(Context::new().with_remote_span_context(first));
@@ -101,12 +110,12 @@ mod tests {
             .map(|id| context_of(&format!("00-0af7651916cd43dd8448eb211c80319c-{id}-01")).unwrap())
             .into();
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
-            let made = span_below("LaunchInstances", "web-spot", roots.clone());
+            let made = span_below("LaunchInstances", "web-spot", "i-1", roots.clone());
             made.in_scope(|| answered("Ok", Some("7b6f4a"), None));
             drop(made);
-            span_below("evict pod", "default/db-0", roots[..1].to_vec())
+            span_below("evict pod", "default/db-0", "i-1", roots[..1].to_vec())
                 .in_scope(|| answered("Failed", None, Some(&"no answer in time")));
-            assert!(span_below("evict pod", "default/db-0", []).is_none());
+            assert!(span_below("evict pod", "default/db-0", "i-1", []).is_none());
         });
         let spans = exporter.0.lock().unwrap();
         let value = |span: &SpanData, key: &str| {
@@ -120,6 +129,8 @@ mod tests {
         assert_eq!(linked, [roots[1].span_id()]);
         assert_eq!(value(&spans[0], "aws.request_id").as_deref(), Some("7b6f4a"));
         assert_eq!(value(&spans[0], "spot_guard.target").as_deref(), Some("web-spot"));
+        assert_eq!(value(&spans[0], "replacement").as_deref(), Some("i-1"));
+        assert_eq!(value(&spans[0], "trace_id").as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
         assert_eq!(spans[0].status, Status::Unset);
         assert_eq!((&*spans[1].name, spans[1].links.len()), ("evict pod", 0));
         assert_eq!(spans[1].status, Status::error("no answer in time"));

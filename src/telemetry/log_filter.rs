@@ -1,8 +1,26 @@
 //! The filter of the logs, which can be changed while the process runs.
 
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::reload::{Handle, Layer};
 use tracing_subscriber::{EnvFilter, Registry};
+
+/// How often the filter is looked for again.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// The filter that a file holds; none if it holds nothing, or is not there.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn in_file(file: &Path) -> anyhow::Result<Option<String>> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
 
 /// The filter of the logs, in the words of `RUST_LOG`.
 #[derive(Clone, Debug)]
@@ -41,5 +59,16 @@ impl LogFilter {
         self.handle.reload(filter)?;
         tracing::info!(filter = told, before, "the logs have another filter now");
         Ok(())
+    }
+
+    /// Filters the logs by what is found, now and whenever it changes: it may be in a mounted ConfigMap. What
+    /// cannot be used changes nothing: it may be in the middle of a change.
+    pub async fn follow(self, find: impl Fn() -> anyhow::Result<Option<String>>) {
+        loop {
+            if let Err(error) = find().and_then(|found| self.set(found.as_deref())) {
+                tracing::warn!(%error, "the filter of the logs stays as it is");
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 }

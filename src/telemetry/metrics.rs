@@ -8,15 +8,18 @@ mod ending;
 mod flow;
 mod gauges;
 mod labels;
+mod process;
 mod queue;
 #[cfg(test)]
 mod tests;
 
 pub use ending::Ending;
+pub use gauges::of_parts;
 pub use labels::{
     ActorName, AwsOperation, AwsResult, BoundedCheck, EventResult, EvictionResult, KubeResult, KubeVerb,
     MarkResult, PodsListed, RestartCause, Review, ReviewResult, Spent,
 };
+pub use process::ProcessMetrics;
 
 use crate::crd::{NodeReplacement, SpotPool};
 use crate::telemetry::connections::{Connections, Listener};
@@ -24,15 +27,15 @@ use crate::telemetry::readiness::Readiness;
 use flow::FlowCounts;
 use kube::ResourceExt;
 use labels::{
-    ActionLabels, ActionResult, ActorLabels, AwsLabels, CheckLabels, KubeLabels, ListLabels, MarkLabels,
-    OperationLabels, RefusalLabels, ResourceLabels, RestartLabels, ResultLabels, ReviewLabels, Word,
+    ActionLabels, ActionResult, AwsLabels, CheckLabels, ListLabels, MarkLabels, OperationLabels,
+    RefusalLabels, ResourceLabels, ResultLabels, ReviewLabels, Word,
 };
+use process::CALL_BUCKETS;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use queue::QueueCounts;
 use spot_guard_core::freshness::{Freshness, WatchedKind};
@@ -48,19 +51,16 @@ use std::time::Duration;
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Seconds; from a fast answer to a call that ran into its time limit.
-const CALL_BUCKETS: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0];
-
 /// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    process: ProcessMetrics,
     flow: FlowCounts,
     queue: QueueCounts,
     notices_refused: Family<RefusalLabels, Counter>,
     aws_calls: Family<AwsLabels, Counter>,
     aws_call_seconds: Family<OperationLabels, Histogram, fn() -> Histogram>,
-    kube_requests: Family<KubeLabels, Counter>,
     mark_changes: Family<MarkLabels, Counter>,
     pod_lists: Family<ListLabels, Counter>,
     checks_given_up: Family<CheckLabels, Counter>,
@@ -69,9 +69,6 @@ pub struct Metrics {
     spot_actions: Family<ActionLabels, Counter>,
     reviews: Family<ReviewLabels, Counter>,
     notifications: Family<ResultLabels, Counter>,
-    actor_restarts: Family<RestartLabels, Counter>,
-    messages_dropped: Family<ActorLabels, Counter>,
-    mailbox_wait: Family<ActorLabels, Histogram, fn() -> Histogram>,
     connections: Connections,
     leader: Gauge,
     ready_agents: Mutex<BTreeMap<PoolName, usize>>,
@@ -91,12 +88,12 @@ impl Metrics {
     pub fn new() -> Self {
         let metrics = Self {
             registry: Registry::with_prefix("spot_guard"),
+            process: ProcessMetrics::new(&ActorName::OF_CONTROLLER, &KubeVerb::ALL),
             flow: FlowCounts::default(),
             queue: QueueCounts::default(),
             notices_refused: Family::default(),
             aws_calls: Family::default(),
             aws_call_seconds: Family::new_with_constructor(|| Histogram::new(CALL_BUCKETS)),
-            kube_requests: Family::default(),
             mark_changes: Family::default(),
             pod_lists: Family::default(),
             checks_given_up: Family::default(),
@@ -105,9 +102,6 @@ impl Metrics {
             spot_actions: Family::default(),
             reviews: Family::default(),
             notifications: Family::default(),
-            actor_restarts: Family::default(),
-            messages_dropped: Family::default(),
-            mailbox_wait: Family::new_with_constructor(|| Histogram::new(CALL_BUCKETS)),
             connections: Connections::default(),
             leader: Gauge::default(),
             ready_agents: Mutex::default(),
@@ -127,11 +121,6 @@ impl Metrics {
                 drop(self.aws_calls.get_or_create(&AwsLabels { operation, result }));
             }
         }
-        for verb in KubeVerb::ALL {
-            for result in KubeResult::ALL {
-                drop(self.kube_requests.get_or_create(&KubeLabels { verb, result }));
-            }
-        }
         for result in EventResult::ALL {
             drop(self.notifications.get_or_create(&ResultLabels { result }));
         }
@@ -144,11 +133,6 @@ impl Metrics {
         for check in BoundedCheck::ALL {
             for spent in Spent::ALL {
                 drop(self.checks_given_up.get_or_create(&CheckLabels { check, spent }));
-            }
-        }
-        for actor in ActorName::OF_CONTROLLER {
-            for cause in RestartCause::ALL {
-                drop(self.actor_restarts.get_or_create(&RestartLabels { actor, cause }));
             }
         }
         self.stale_watches(&Freshness::default());
@@ -171,28 +155,8 @@ impl Metrics {
 
     /// What the process itself is like.
     fn register_process(&self, registry: &mut Registry) {
-        registry.register(
-            "build",
-            "The running version",
-            Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
-        );
+        self.process.register(registry);
         registry.register("leader", "1 while this process holds the lease, else 0", self.leader.clone());
-        registry.register(
-            "actor_restarts",
-            "Actors restarted by their supervisor, by cause",
-            self.actor_restarts.clone(),
-        );
-        registry.register(
-            "actor_messages_dropped",
-            "Messages that found the mailbox of an actor full or gone",
-            self.messages_dropped.clone(),
-        );
-        registry.register_with_unit(
-            "actor_mailbox_wait",
-            "How long the supervisor's pings waited in the mailbox of an actor",
-            Unit::Seconds,
-            self.mailbox_wait.clone(),
-        );
         self.connections.register(&[Listener::Api, Listener::Local, Listener::Probes], registry);
     }
 
@@ -221,11 +185,6 @@ impl Metrics {
             "How long calls to the Auto Scaling API and to SQS took",
             Unit::Seconds,
             self.aws_call_seconds.clone(),
-        );
-        registry.register(
-            "kube_requests",
-            "Requests to the Kubernetes API, by verb and result",
-            self.kube_requests.clone(),
         );
         registry.register(
             "mark_changes",
@@ -301,7 +260,7 @@ impl Metrics {
 
     /// Counts a request to the Kubernetes API.
     pub fn kube_request(&self, verb: KubeVerb, result: KubeResult) {
-        self.kube_requests.get_or_create(&KubeLabels { verb, result }).inc();
+        self.process.kube_request(verb, result);
     }
 
     /// Counts an eviction for a replacement of that pool.
@@ -361,17 +320,17 @@ impl Metrics {
 
     /// Counts a message to an actor that found no place.
     pub fn message_dropped(&self, actor: ActorName) {
-        self.messages_dropped.get_or_create(&ActorLabels { actor }).inc();
+        self.process.message_dropped(actor);
     }
 
     /// Notes how long a message waited in the mailbox of an actor.
     pub fn mailbox_waited(&self, actor: ActorName, waited: Duration) {
-        self.mailbox_wait.get_or_create(&ActorLabels { actor }).observe(waited.as_secs_f64());
+        self.process.mailbox_waited(actor, waited);
     }
 
     /// Counts a restart of an actor.
     pub fn actor_restarted(&self, actor: ActorName, cause: RestartCause) {
-        self.actor_restarts.get_or_create(&RestartLabels { actor, cause }).inc();
+        self.process.actor_restarted(actor, cause);
     }
 
     /// The counter of connections that were ended, for a listener.

@@ -14,4 +14,5 @@ pub mod repeats;
 pub mod replacement_trace;
 pub mod trace_context;
 pub mod trace_export;
+mod trace_tls;
 pub mod tracing;

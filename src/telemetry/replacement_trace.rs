@@ -185,6 +185,7 @@ impl Story<'_> {
         let start = before.unwrap_or(step.at).min(step.at);
         let (flow_box, outcome) = (step.flow_box, step.outcome.as_str());
         let same = |earlier: &&&StepRecord| (earlier.flow_box, earlier.outcome) == (flow_box, step.outcome);
+        let attempt = self.steps[..=at].iter().filter(same).count() as i64;
         let blocked = step.outcome == Outcome::Blocked;
         let reasons = if blocked { &self.status.blocking[..] } else { held_up };
         let reason = reasons.iter().find(|held| held.flow_box == flow_box);
@@ -192,21 +193,22 @@ impl Story<'_> {
         attributes.extend([
             KeyValue::new("spot_guard.box", flow_box.number()),
             KeyValue::new("spot_guard.outcome", outcome),
-            KeyValue::new("spot_guard.attempt", self.steps[..=at].iter().filter(same).count() as i64),
+            KeyValue::new("spot_guard.attempt", attempt),
             KeyValue::new("spot_guard.message", step.message.clone()),
         ]);
         attributes.extend(reason.map(|held| KeyValue::new("spot_guard.reason", held.reason.as_str())));
         attributes.extend(known("k8s.node.name", &step.node));
         attributes.extend(self.instance_of(step).and_then(|instance| known("host.id", instance)));
         let id = format!("{}/{outcome}/{}/{}", flow_box.number(), step.at.as_microsecond(), step.node);
-        let waits = held_up.iter().filter(|held| held.since <= step.at);
+        let retry = (attempt > 1 && !step.outcome.is_warning()).then(|| retry(start, attempt));
+        let waits = held_up.iter().filter(|held| held.since <= step.at).map(|held| wait(held, start));
         SpanData {
             status: if step.outcome.is_warning() {
                 Status::error(step.message.clone())
             } else {
                 Status::Unset
             },
-            events: events(waits.map(|held| wait(held, start)).collect()),
+            events: events(retry.into_iter().chain(waits).collect()),
             ..self.span(&id, name_of(flow_box), (start, step.at), attributes)
         }
     }
@@ -288,6 +290,11 @@ fn wait(held: &BlockingReason, start: Timestamp) -> Event {
         KeyValue::new("spot_guard.message", held.message.clone()),
     ];
     Event::new("wait", SystemTime::from(held.since.max(start)), attributes, 0)
+}
+
+/// What was done before begins once more, with the span.
+fn retry(start: Timestamp, attempt: i64) -> Event {
+    Event::new("retry", SystemTime::from(start), vec![KeyValue::new("spot_guard.attempt", attempt)], 0)
 }
 
 fn events(list: Vec<Event>) -> SpanEvents {

@@ -3,12 +3,12 @@
 //! Who ends a span puts it into a bounded queue. A thread of its own empties that, so no actor waits for a
 //! collector; what the queue cannot take is lost, and the SDK logs it.
 
-use crate::causes::with_causes;
 use crate::crd::NodeReplacement;
 use crate::telemetry::held_calls::HeldCalls;
 use crate::telemetry::replacement_trace::{Part, Sampling, is_kept, root, spans_of};
+use crate::telemetry::trace_tls::{TraceTls, UnusableFile};
 use opentelemetry::Context;
-use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
+use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
 use opentelemetry_otlp::{ExporterBuildError, Protocol, WithExportConfig, WithHttpConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
@@ -16,9 +16,7 @@ use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, Span, SpanData, SpanExporter,
     SpanProcessor,
 };
-use std::fs;
 use std::sync::{Arc, OnceLock};
-use std::thread;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
@@ -31,12 +29,6 @@ const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
 /// The same, for traces alone.
 const TRACES_PROTOCOL: &str = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL";
-/// The variable that names the file of the authorities that are trusted, instead of the usual ones.
-const CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
-/// The same, for traces alone.
-const TRACES_CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE";
-/// How long a request may take with authorities of its own; the exporter bounds it as a whole, too.
-const REQUEST: Duration = Duration::from_secs(10);
 /// An export over gRPC takes no longer in all, with its repetitions and its connection.
 const LONGEST_EXPORT: Duration = Duration::from_secs(60);
 /// The variable that bounds the queue.
@@ -80,12 +72,6 @@ pub(super) fn hold_calls(record: &NodeReplacement) {
     }
 }
 
-/// Whether spans are exported.
-#[must_use]
-pub fn is_on() -> bool {
-    EXPORT.get().is_some()
-}
-
 /// Whether a replacement is traced, as its record stands now.
 #[must_use]
 pub fn is_traced(record: &NodeReplacement) -> bool {
@@ -101,9 +87,9 @@ pub(super) enum ExportError {
     /// A variable that cannot be used.
     #[error(transparent)]
     Exporter(#[from] ExporterBuildError),
-    /// Authorities that cannot be used.
-    #[error("{CERTIFICATE}: {0}")]
-    Certificate(String),
+    /// A certificate or a key that cannot be used.
+    #[error(transparent)]
+    Tls(#[from] UnusableFile),
     /// No thread for gRPC.
     #[error("gRPC has no thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -132,23 +118,6 @@ fn is_plain(lookup: impl Fn(&str) -> Option<String>) -> bool {
     endpoint.is_some_and(|endpoint| endpoint.trim().to_ascii_lowercase().starts_with("http://"))
 }
 
-/// The authorities that are trusted instead of the usual ones, if the standard variables name some.
-fn authorities(lookup: impl Fn(&str) -> Option<String>) -> Result<Option<Vec<u8>>, ExportError> {
-    let Some(file) = lookup(TRACES_CERTIFICATE).or_else(|| lookup(CERTIFICATE)) else { return Ok(None) };
-    let cannot_read = |error: std::io::Error| ExportError::Certificate(format!("{file}: {error}"));
-    fs::read(&file).map(Some).map_err(cannot_read)
-}
-
-/// An HTTP client that trusts these authorities.
-fn trusting(authorities: &[u8]) -> Result<reqwest::blocking::Client, ExportError> {
-    let cannot_use = |error: reqwest::Error| ExportError::Certificate(with_causes(&error));
-    let trusted = reqwest::Certificate::from_pem_bundle(authorities).map_err(cannot_use)?;
-    // It waits for a runtime of its own, which a thread of another one must not.
-    let client = reqwest::blocking::Client::builder().timeout(REQUEST).tls_certs_only(trusted);
-    let built = thread::spawn(move || client.build()).join();
-    built.map_err(|_| ExportError::Certificate("no HTTP client".to_owned()))?.map_err(cannot_use)
-}
-
 /// Begins to export. Endpoint, headers, timeout and compression are read by the exporter itself.
 pub(super) fn start(lookup: impl Fn(&str) -> Option<String>) -> Result<SdkTracerProvider, ExportError> {
     let resource = Resource::builder();
@@ -156,20 +125,16 @@ pub(super) fn start(lookup: impl Fn(&str) -> Option<String>) -> Result<SdkTracer
     let named = lookup("OTEL_SERVICE_NAME").is_some()
         || lookup("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|value| value.contains("service.name="));
     let resource = if named { resource } else { resource.with_service_name("spot-guard") }.build();
-    let (authorities, is_plain) = (authorities(&lookup)?, is_plain(&lookup));
+    let tls = TraceTls::of(&lookup)?;
     let mut batches = match protocol(&lookup)? {
         Protocol::Grpc => {
-            let tls = ClientTlsConfig::new();
-            let tls = match authorities {
-                Some(trusted) => tls.ca_certificate(Certificate::from_pem(trusted)),
-                None => tls.with_enabled_roots(),
-            };
-            batches(OverGrpc::new((!is_plain).then_some(tls))?, &lookup)
+            let tls = (!is_plain(&lookup)).then(|| tls.over_grpc());
+            batches(OverGrpc::new(tls)?, &lookup)
         }
         over_http => {
             let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().with_protocol(over_http);
-            let exporter = match authorities {
-                Some(trusted) => exporter.with_http_client(trusting(&trusted)?),
+            let exporter = match tls.over_http()? {
+                Some(client) => exporter.with_http_client(client),
                 None => exporter,
             };
             batches(exporter.build()?, &lookup)
@@ -324,13 +289,6 @@ mod tests {
         let error = protocol(env(&[(PROTOCOL, "http/json")])).unwrap_err().to_string();
         let expected = r#"OTEL_EXPORTER_OTLP_PROTOCOL: "http/json" is neither "grpc" nor "http/protobuf""#;
         assert_eq!(error, expected);
-    }
-
-    #[test]
-    fn authorities_that_cannot_be_used_are_named() {
-        assert_eq!(authorities(env(&[])).unwrap(), None);
-        let error = authorities(env(&[(CERTIFICATE, "/not/there.pem")])).unwrap_err().to_string();
-        assert!(error.starts_with("OTEL_EXPORTER_OTLP_CERTIFICATE: /not/there.pem: "), "{error}");
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! an endpoint. Those of the boxes are made from the records
 //! ([`replacement_trace`](crate::telemetry::replacement_trace)).
 
-use crate::telemetry::call_trace::CALLS;
 use crate::telemetry::escape::Escaping;
 use crate::telemetry::log_filter::LogFilter;
 use crate::telemetry::repeats::Repeats;
@@ -155,7 +154,7 @@ const TALKATIVE: [(&str, LevelFilter); 5] = [
 #[must_use]
 pub fn log_filter<S: Subscriber>(filter: impl Filter<S>) -> impl Filter<S> {
     let quiet = Targets::new().with_default(LevelFilter::TRACE).with_targets(TALKATIVE);
-    filter.and(quiet.with_target(CALLS, LevelFilter::OFF)).and(Repeats::default())
+    filter.and(quiet).and(Repeats::default())
 }
 
 /// A field of a line of the text logs. Its value may come from elsewhere, and must not look like another

@@ -10,6 +10,7 @@ mod crowd;
 mod demo;
 mod documents;
 mod holes;
+mod logs;
 mod lookback;
 mod malformed;
 mod openapi;

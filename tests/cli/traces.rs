@@ -2,6 +2,8 @@
 //! OTLP when the standard variables ask for it.
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use std::collections::BTreeSet;
@@ -138,6 +140,35 @@ fn a_replacement_with_a_failure_is_sent_with_its_calls_whatever_the_ratio_is() {
         let smooth = sent_by(|endpoint| sampled("rebalance", endpoint));
         let names: Vec<&str> = smooth.iter().map(|span| span.name.as_str()).collect();
         assert_eq!(names, [""; 0], "{sampler}: without a failure nothing is sent");
+    }
+}
+
+#[test]
+fn a_call_has_its_answer_and_a_span_the_wait_that_it_ended() {
+    let spans = sent_by(demo);
+    let launches: Vec<&Span> = spans.iter().filter(|span| span.name == "LaunchInstances").collect();
+    let results: BTreeSet<&str> =
+        launches.iter().filter_map(|span| text(&span.attributes, "spot_guard.result")).collect();
+    assert!(results.is_superset(&BTreeSet::from(["Ok", "OutOfCapacity"])), "{results:?}");
+    let has_id = |span: &&&Span| text(&span.attributes, "aws.request_id").is_some_and(|id| !id.is_empty());
+    assert_eq!(launches.iter().filter(has_id).count(), launches.len(), "{launches:?}");
+    let mut evictions = spans.iter().filter(|span| span.name == "evict pod");
+    let accepted = |span: &Span| text(&span.attributes, "spot_guard.result") == Some("Accepted");
+    assert!(evictions.any(accepted), "an eviction is accepted");
+
+    let spans = sent_by(|endpoint| demo_of("pdb-blocked", endpoint));
+    let waits = spans.iter().flat_map(|span| &span.events).filter(|event| event.name == "wait");
+    let reasons: BTreeSet<&str> =
+        waits.filter_map(|event| text(&event.attributes, "spot_guard.reason")).collect();
+    assert!(!reasons.is_empty(), "what held the drain up is an event");
+}
+
+/// A text among attributes.
+fn text<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a str> {
+    let held = attributes.iter().find(|held| held.key == key)?;
+    match held.value.as_ref()?.value.as_ref()? {
+        Value::StringValue(text) => Some(text),
+        _ => None,
     }
 }
 

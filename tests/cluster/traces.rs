@@ -77,19 +77,25 @@ struct Span {
     start: i64,
     end: i64,
     outcome: String,
+    /// The API server's id of a change.
+    audit_id: String,
 }
 
 impl Span {
     fn of(value: &Value) -> Option<Self> {
         let start = value["startTime"].as_i64()?;
-        let mut tags = value["tags"].as_array()?.iter();
-        let outcome = tags.find(|tag| tag["key"] == "spot_guard.outcome");
+        let tags = value["tags"].as_array()?;
+        let tag = |key: &str| {
+            let found = tags.iter().find(|tag| tag["key"] == key);
+            found.and_then(|tag| tag["value"].as_str()).unwrap_or_default().to_owned()
+        };
         Some(Self {
             name: value["operationName"].as_str()?.to_owned(),
             parent: value["references"][0]["spanID"].as_str().map(str::to_owned),
             start,
             end: start + value["duration"].as_i64()?,
-            outcome: outcome.and_then(|tag| tag["value"].as_str()).unwrap_or_default().to_owned(),
+            outcome: tag("spot_guard.outcome"),
+            audit_id: tag("k8s.audit_id"),
         })
     }
 
@@ -169,5 +175,7 @@ async fn a_replacement_whose_leader_was_killed_is_one_tree_with_all_its_steps() 
     let tops: Vec<&str> =
         spans.values().filter(|span| span.parent.is_none()).map(|span| span.name.as_str()).collect();
     assert_eq!(tops, ["notice"], "one tree");
+    let is_audited = |span: &Span| span.name == "evict pod" && !span.audit_id.is_empty();
+    assert!(spans.values().any(is_audited), "an eviction is found in the API server's audit log");
     stagecraft.ends_as_simulated(&tale, &report).await;
 }

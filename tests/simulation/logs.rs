@@ -1,5 +1,6 @@
 //! Logs hold no objects, bodies, tokens or secrets: a marker is planted in every kind of object, some cannot
-//! be read for a while, the API answers errors that hold it, and nothing that is logged may show it.
+//! be read for a while, the API answers errors that hold it, and nothing that is logged may show it. And each
+//! line says which replacement it is about, once.
 
 use crate::play::{Play, Stage, ends, on_paused_time};
 use serde_json::{Value, json};
@@ -34,13 +35,20 @@ const KINDS: [&str; 6] = [
     "spotpools.spotguard.dev",
 ];
 
-/// Everything that was logged.
+/// Everything that was logged, with its time: a line is written at once.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+struct Log(Arc<Mutex<Vec<(Instant, String)>>>);
 
 impl Log {
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(_, line)| line.as_str()).collect()
+    }
+
+    /// The lines, without the time of the machine that stands in front.
+    fn lines(&self) -> Vec<(Instant, String)> {
+        let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let rest = |line: &str| line.split_once(' ').map_or(line, |(_, rest)| rest).trim().to_owned();
+        told.iter().map(|(at, line)| (*at, rest(line))).collect()
     }
 
     /// Takes in what this thread logs at the default level.
@@ -56,7 +64,8 @@ impl Log {
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        let line = String::from_utf8_lossy(bytes).into_owned();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), line));
         Ok(bytes.len())
     }
 
@@ -263,5 +272,37 @@ fn an_outage_of_half_an_hour_repeats_no_warning_within_a_minute() {
         let again = warned[number + 1..].iter().find(|(_, later)| later == line);
         let soon = again.filter(|(later, _)| *later - *at < Duration::from_secs(59));
         assert!(soon.is_none(), "at {at:?} and again at {:?}: {line}", soon.map(|(later, _)| later));
+    }
+}
+
+/// What a line of a step or of a call has, and how many such lines the story has at least.
+const ABOUT_REPLACEMENTS: [(&str, usize); 4] = [
+    (" outcome=", 12),
+    ("LaunchInstances pool=", 2),
+    ("TerminateInstanceInAutoScalingGroup pool=", 2),
+    (" change=drained", 2),
+];
+
+#[test]
+fn each_line_of_a_step_or_a_call_has_its_replacement_and_its_trace_and_none_repeats() {
+    let _turn = in_turn();
+    let log = Log::default();
+    let listening = log.listen();
+    Play::of(Scenario::DrySpot).play().assert_ok();
+    drop(listening);
+    let lines = log.lines();
+    for (part, least) in ABOUT_REPLACEMENTS {
+        let about: Vec<&str> =
+            lines.iter().map(|(_, line)| line.as_str()).filter(|line| line.contains(part)).collect();
+        assert!(about.len() >= least, "{part}: {about:#?}");
+        let has_both = |line: &&str| line.contains("replacement=\"") && line.contains("trace_id=");
+        let without: Vec<&str> = about.into_iter().filter(|line| !has_both(line)).collect();
+        assert_eq!(without, [""; 0], "{part}");
+    }
+    let told: Vec<_> = lines.iter().filter(|(_, line)| line.starts_with("INFO")).collect();
+    for (number, (at, line)) in told.iter().enumerate() {
+        let again = told[number + 1..].iter().find(|(_, later)| later == line);
+        let soon = again.filter(|(later, _)| later.duration_since(*at) < Duration::from_secs(60));
+        assert!(soon.is_none(), "twice within a minute: {line}");
     }
 }

@@ -9,6 +9,7 @@ use crate::clock::jittered;
 use crate::crd::{InterruptionNotice, InterruptionNoticeSpec, NodeReplacement, dated_notice_name};
 use crate::kube::marks;
 use crate::kube::problem::RequestProblem;
+use crate::telemetry::call_trace::{call_span, is_about};
 use crate::telemetry::tracing::{notice_span, traceparent_of};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 /// A message that is worked on is hidden again after so long. Half of the time is left for a slow call.
 const HIDE_AGAIN: Duration = Duration::from_secs(HIDDEN_FOR.as_secs() / 2);
@@ -215,16 +216,23 @@ impl Carrier {
         }
         loop {
             if self.deps.fence.may_act(self.deps.call_timeout) {
-                match self.deps.aws.complete(action).await {
-                    Err(error) if error.may_pass() => {
+                let span = self.span("CompleteLifecycleAction", &action.instance_id);
+                match self.deps.aws.complete(action).instrument(span.clone()).await {
+                    Err(error) if error.may_pass() => span.in_scope(|| {
                         tracing::warn!(%error, "a lifecycle action could not be completed; it is tried again");
-                    }
+                    }),
                     // Somebody else has completed it, or its time was over.
                     Ok(()) | Err(_) => return MessageResult::Completed,
                 }
             }
             sleep(jittered(LOOK)).await;
         }
+    }
+
+    /// The span for a call about an instance, in the trace of the replacement that drains its node.
+    fn span(&self, operation: &str, instance_id: &InstanceId) -> Span {
+        let records = || self.deps.view.replacements.state();
+        call_span(operation, instance_id, records, |record| is_about(record, instance_id))
     }
 
     fn is_drained(&self, action: &LifecycleAction) -> bool {

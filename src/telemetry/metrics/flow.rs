@@ -13,7 +13,7 @@ use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, ReplacementStatus, S
 use spot_guard_core::time::since;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Seconds; an interruption notice leaves two minutes.
@@ -27,7 +27,7 @@ const BOX_BUCKETS: [f64; 11] =
 /// Which series of pools there are.
 #[derive(Debug, Default)]
 struct Known {
-    /// The pools that were there at the last scrape.
+    /// The pools of which something was written.
     pools: BTreeSet<String>,
     /// The steps that were counted for each pool.
     steps: BTreeMap<String, BTreeSet<(FlowBox, Outcome)>>,
@@ -174,11 +174,13 @@ impl FlowCounts {
         }
     }
 
-    /// Lets the series of these pools begin at zero, and forgets those of pools that were there before.
+    /// Lets the series of these pools begin at zero, and forgets those of others: a replacement may outlive
+    /// its pool. What is in no pool stays.
     pub(super) fn follow(&self, pools: &BTreeSet<String>) {
         pools.iter().for_each(|pool| self.begin(pool));
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone: Vec<String> = known.pools.difference(pools).cloned().collect();
+        let mut known = self.known();
+        let gone: Vec<String> =
+            known.pools.difference(pools).filter(|pool| !pool.is_empty()).cloned().collect();
         for pool in gone {
             self.series(&pool, Turn::Ends);
             for (flow_box, outcome) in known.steps.remove(&pool).unwrap_or_default() {
@@ -188,12 +190,25 @@ impl FlowCounts {
                 self.box_times.remove(&PassLabels { pool: pool(), r#box });
             }
         }
-        known.pools.clone_from(pools);
+        known.pools.retain(|pool| pool.is_empty() || pools.contains(pool));
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers that something of this pool is written.
+    fn writes(&self, pool: &str) {
+        let mut known = self.known();
+        if !known.pools.contains(pool) {
+            known.pools.insert(pool.to_owned());
+        }
     }
 
     /// Lets the series of a pool begin at zero: a counter that appears with its first event hides that
     /// event from rate().
     pub(super) fn begin(&self, pool: &str) {
+        self.writes(pool);
         self.series(pool, Turn::Begins);
     }
 
@@ -233,17 +248,20 @@ impl FlowCounts {
 
     /// Counts an eviction.
     pub(super) fn eviction(&self, pool: &str, result: EvictionResult) {
+        self.writes(pool);
         self.evictions.get_or_create(&EvictionLabels { pool: pool.to_owned(), result }).inc();
     }
 
     /// Notes how long a notice waited for its replacement to begin.
     pub(super) fn notice_waited(&self, pool: &str, waited: Duration) {
+        self.writes(pool);
         let labels = PoolLabels { pool: pool.to_owned() };
         self.notice_to_record.get_or_create(&labels).observe(waited.as_secs_f64());
     }
 
     /// Counts what a stored change of a record means.
     pub(super) fn stored(&self, pool: &str, before: Option<&ReplacementStatus>, after: &ReplacementStatus) {
+        self.writes(pool);
         let labels = PoolLabels { pool: pool.to_owned() };
         let steps_before = before.map_or(&[][..], |before| &before.steps);
         let fresh = after.steps.iter().rev().take_while(|step| !steps_before.contains(step)).count();
@@ -282,7 +300,7 @@ impl FlowCounts {
         let pool = labels.pool.clone();
         let counted = BoxLabels { pool, r#box: Word(flow_box), outcome: Word(outcome) };
         self.box_transitions.get_or_create(&counted).inc();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         known.steps.entry(labels.pool.clone()).or_default().insert((flow_box, outcome));
         drop(known);
         if let Some(why) = CutShort::of(step, after) {

@@ -49,7 +49,8 @@ struct BlockedLabels {
 }
 
 /// What works: the same that `/readyz` says.
-pub(super) fn of_parts(readiness: &Readiness) -> Registry {
+#[must_use]
+pub fn of_parts(readiness: &Readiness) -> Registry {
     let mut registry = Registry::with_prefix("spot_guard");
     let parts = readiness.parts().into_iter().map(|(part, ready)| (PartLabels { part }, i64::from(ready)));
     registry.register(

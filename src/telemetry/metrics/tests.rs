@@ -206,9 +206,17 @@ fn the_series_of_a_pool_go_with_it() {
     metrics.eviction(Some(&"web".into()), EvictionResult::Accepted);
     let served = metrics.encode(false, &Readiness::default(), NONE, &[pool]).unwrap();
     assert_line(&served, r#"spot_guard_box_seconds_count{pool="web",box="2"} 1"#);
-    let deleted = text(&metrics);
-    assert!(!deleted.contains(r#"pool="web""#), "{deleted}");
-    assert_line(&deleted, r#"spot_guard_fallbacks_total{pool=""} 0"#);
+    // A replacement outlives its pool, and goes on.
+    for goes_on in [false, true] {
+        if goes_on {
+            metrics.record_stored(Some(&"web".into()), None, &status);
+            metrics.eviction(Some(&"web".into()), EvictionResult::Accepted);
+            metrics.notice_waited(Some(&"web".into()), Duration::from_secs(2));
+        }
+        let deleted = text(&metrics);
+        assert!(!deleted.contains(r#"pool="web""#), "{deleted}");
+        assert_line(&deleted, r#"spot_guard_fallbacks_total{pool=""} 0"#);
+    }
 }
 
 fn out_of_capacity(count: u32) -> String {
@@ -390,9 +398,12 @@ fn all_of_agent() -> String {
         shutdown: Shutdown::new(),
         readiness: Readiness::default(),
         metrics: AgentMetrics::default(),
+        process: ProcessMetrics::of_agent(),
         connections: Connections::default(),
     };
     agent.metrics.imds_request::<()>(&Ok(()), true);
+    agent.process.mailbox_waited(ActorName::ImdsPoller, Duration::ZERO);
+    agent.readiness.ready("imds");
     agent.encode_metrics().unwrap()
 }
 
@@ -409,6 +420,10 @@ fn rows(page: &str) -> String {
     };
     let (leader, follower) = (Listed::of(&all_of_controller(true)), Listed::of(&all_of_controller(false)));
     let agent = Listed::of(&all_of_agent());
+    for (family, of_agent) in &agent.0 {
+        let of_controller = leader.0.get(family).unwrap_or(of_agent);
+        assert_eq!(of_controller, of_agent, "{family} is one metric, whoever serves it");
+    }
     let mut rows = String::new();
     for (family, (type_, labels, help)) in leader.0.iter().chain(&agent.0).collect::<BTreeMap<_, _>>() {
         let by = match (follower.0.contains_key(family), agent.0.contains_key(family)) {

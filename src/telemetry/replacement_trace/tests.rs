@@ -212,6 +212,11 @@ fn an_attempt_is_counted_by_box_and_outcome() {
         .map(|span| value(span, "spot_guard.attempt").unwrap())
         .collect();
     assert_eq!(attempts, ["1", "2"]);
+    let again: Vec<_> = spans.iter().filter(|span| !span.events.is_empty()).collect();
+    assert_eq!(again.len(), 1, "a failure is no retry, and neither is what is done once");
+    let events: Vec<_> = again[0].events.iter().map(|event| (&*event.name, event.timestamp)).collect();
+    assert_eq!(events, [("retry", time(10))]);
+    assert_eq!(value(again[0], "spot_guard.attempt").as_deref(), Some("2"));
 }
 
 #[test]
