@@ -131,7 +131,7 @@ impl Drainer {
         if !self.marking.begin(&node.uid, up) {
             return;
         }
-        let span = self.span("mark node", &node.name, node.instance_id().as_ref());
+        let span = self.span("taint node", &node.name, node.instance_id().as_ref());
         let node = Box::new(node.clone());
         let (client, key) = (self.deps.client.clone(), self.deps.taint_key.clone());
         let limit = self.deps.call_timeout;

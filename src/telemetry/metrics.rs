@@ -61,7 +61,7 @@ pub struct Metrics {
     notices_refused: Family<RefusalLabels, Counter>,
     aws_calls: Family<AwsLabels, Counter>,
     aws_call_seconds: Family<OperationLabels, Histogram, fn() -> Histogram>,
-    mark_changes: Family<MarkLabels, Counter>,
+    taint_changes: Family<MarkLabels, Counter>,
     pod_lists: Family<ListLabels, Counter>,
     checks_given_up: Family<CheckLabels, Counter>,
     stale_watches: Family<ResourceLabels, Gauge>,
@@ -94,7 +94,7 @@ impl Metrics {
             notices_refused: Family::default(),
             aws_calls: Family::default(),
             aws_call_seconds: Family::new_with_constructor(|| Histogram::new(CALL_BUCKETS)),
-            mark_changes: Family::default(),
+            taint_changes: Family::default(),
             pod_lists: Family::default(),
             checks_given_up: Family::default(),
             stale_watches: Family::default(),
@@ -187,9 +187,9 @@ impl Metrics {
             self.aws_call_seconds.clone(),
         );
         registry.register(
-            "mark_changes",
+            "taint_changes",
             "Changes of taint, cordon and annotations of nodes",
-            self.mark_changes.clone(),
+            self.taint_changes.clone(),
         );
         registry.register(
             "pod_lists",
@@ -275,7 +275,7 @@ impl Metrics {
 
     /// Counts a change of a node's marks.
     pub fn marks_changed(&self, result: MarkResult) {
-        self.mark_changes.get_or_create(&MarkLabels { result }).inc();
+        self.taint_changes.get_or_create(&MarkLabels { result }).inc();
     }
 
     /// Counts a list of one node's pods.

@@ -337,13 +337,13 @@ fn what_needs_attention_comes_by_urgency_with_its_reason_a_hint_and_a_command() 
     }
     assert_eq!(texts(&mut page, "#pools [data-pool=web] td.bad"), ["0 of 3"], "what is missing is red");
     // A replacement that waits for capacity counts down.
-    page.evaluate("document.querySelector('#story-i-dry summary').click()");
-    page.wait("document.querySelector('#story-i-dry').textContent.includes('requested again in 9 min')");
-    page.evaluate("document.querySelector('#story-i-old summary').click()");
-    page.wait("document.querySelector('#story-i-old').textContent.includes('Box 9: node-i-oldd cannot be drained now.')");
-    assert!(texts(&mut page, "#story-i-old .why").concat().contains("(PodDoesNotFit)"));
+    page.evaluate("document.querySelector('#replacement-i-dry summary').click()");
+    page.wait("document.querySelector('#replacement-i-dry').textContent.includes('requested again in 9 min')");
+    page.evaluate("document.querySelector('#replacement-i-old summary').click()");
+    page.wait("document.querySelector('#replacement-i-old').textContent.includes('Box 9: node-i-oldd cannot be drained now.')");
+    assert!(texts(&mut page, "#replacement-i-old .why").concat().contains("(PodDoesNotFit)"));
     // What was not today has its date.
-    let dated = "[...document.querySelectorAll('#story-i-old ol time')].map((time) =>\
+    let dated = "[...document.querySelectorAll('#replacement-i-old ol time')].map((time) =>\
                    time.textContent === new Date(time.dateTime).toLocaleString())";
     assert_eq!(page.evaluate(dated), json!(vec![true; 7]));
 }
@@ -386,9 +386,9 @@ fn a_deadline_needs_attention_only_until_the_instance_is_gone() {
     assert!(needed.contains("What to do: Wait, or raise maxConcurrentReplacements"), "{needed}");
     let dots = |state: &str| format!("#flow a circle.{state}");
     assert_eq!(page.evaluate(&format!("document.querySelectorAll({:?}).length", dots("late"))), 1);
-    page.evaluate("document.querySelector('#story-i-1 summary').click()");
-    page.wait("document.querySelector('#story-i-1').open");
-    let told = texts(&mut page, "#story-i-1").concat();
+    page.evaluate("document.querySelector('#replacement-i-1 summary').click()");
+    page.wait("document.querySelector('#replacement-i-1').open");
+    let told = texts(&mut page, "#replacement-i-1").concat();
     assert!(!told.contains("EC2 takes the instance"), "{told}");
 }
 
@@ -416,9 +416,9 @@ fn a_replacement_has_a_page_of_its_own_with_times_and_what_its_drain_waits_for()
     let replacements = vec![replacement("i-1", "web", &returns), replacement("i-2", "web", &json!({}))];
     let fixture = Fixture::serving(Known { replacements, cluster, ..Known::default() });
     page.open(&fixture.url);
-    page.wait("document.querySelector('#story-i-1 summary')");
-    page.evaluate("document.querySelector('#story-i-1 summary').click()");
-    page.wait("document.querySelector('#story-i-1 a[href=\"?replacement=i-1\"]')");
+    page.wait("document.querySelector('#replacement-i-1 summary')");
+    page.evaluate("document.querySelector('#replacement-i-1 summary').click()");
+    page.wait("document.querySelector('#replacement-i-1 a[href=\"?replacement=i-1\"]')");
     page.open(&format!("{}?replacement=i-1&pools=web", fixture.url));
     page.wait("document.querySelector('#alone-facts').textContent.includes('1 pod is left on node-i-1d: default/web-1.')");
     let facts = texts(&mut page, "#alone-facts .why").concat();

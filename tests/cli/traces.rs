@@ -95,7 +95,7 @@ fn a_collector_that_never_answers_holds_nothing_up() {
 fn a_story_is_one_trace_from_the_notice_to_the_clean_up() {
     let spans = sent_by(demo);
     is_one_tree(&spans, "notice");
-    for call in ["LaunchInstances", "TerminateInstanceInAutoScalingGroup", "evict pod", "mark node"] {
+    for call in ["LaunchInstances", "TerminateInstanceInAutoScalingGroup", "evict pod", "taint node"] {
         assert!(spans.iter().any(|span| span.name == call), "{call} is a part of the trace");
     }
     let ids: BTreeSet<&[u8]> = spans.iter().map(|span| span.span_id.as_slice()).collect();

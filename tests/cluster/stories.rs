@@ -591,7 +591,7 @@ const PHASES: [Phase; 8] = [
     Phase::FallingBack,
     Phase::BackingOff,
     Phase::Draining,
-    Phase::Ending,
+    Phase::Terminating,
     Phase::OnFallback,
     Phase::Returning,
     Phase::ScalingDown,

@@ -112,7 +112,7 @@ fn missing(spans: &BTreeMap<String, Span>, steps: &[StepRecord]) -> Vec<String> 
     let has = |name: &str| spans.values().any(|span| span.name == name);
     let lost = steps.iter().filter(|step| !spans.values().any(|span| span.is_of(step)));
     let lost = lost.map(|step| format!("{} {:?}", name_of(step.flow_box), step.outcome));
-    let others = ["notice", "replacement", "LaunchInstances", "mark node", "evict pod"];
+    let others = ["notice", "replacement", "LaunchInstances", "taint node", "evict pod"];
     lost.chain(others.into_iter().filter(|name| !has(name)).map(str::to_owned)).collect()
 }
 

@@ -155,7 +155,7 @@ async fn people_ask(stage: Stage) {
     ask(&stage, "return", json!({ "action": "Return", "replacement": first }));
     for name in ["resume", "second", "stop", "return"] {
         let (accepted, reason, message) = answered(&stage, name).await;
-        let too_late = [ActionReason::OldInstanceEnding, ActionReason::OldInstanceGone];
+        let too_late = [ActionReason::OldInstanceTerminating, ActionReason::OldInstanceGone];
         let is_too_late = too_late.iter().any(|late| late.to_string() == reason);
         assert!(accepted || is_too_late, "{name}: {reason}: {message}");
     }

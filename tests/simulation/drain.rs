@@ -176,7 +176,7 @@ fn finalizers_that_nobody_removes_do_not_hold_the_drain_for_ever() {
             stage.until_waiting(&instance, FlowBox::Drain, ReasonCode::PodTerminating).await;
             stage.until(&instance, |status| status.old_node.is_past_drain()).await;
             // The pod outlives its node; now somebody cleans up.
-            stage.until_phase(&instance, Phase::Ending).await;
+            stage.until_phase(&instance, Phase::Terminating).await;
             let mut due = None;
             stage.edit_pod(&pod, |pod| {
                 due = pod["metadata"]["deletionTimestamp"].as_str().and_then(|due| due.parse().ok());

@@ -182,7 +182,7 @@ fn a_pod_that_asks_to_stay_for_a_while_holds_a_drain_and_a_return_no_longer() {
             let told = stage.told_why(&instance, FlowBox::Drain, ReasonCode::DoNotDisrupt).await;
             // Its pods started when the world began, at 03:00.
             assert!(told.contains(&pod) && told.contains("until 2026-01-01T03:1"), "{told}");
-            stage.until_phase(&instance, Phase::Ending).await;
+            stage.until_phase(&instance, Phase::Terminating).await;
             let since_start = since(EPOCH.parse().expect("a time"), stage.cloud.now());
             assert!((600..640).contains(&since_start.as_secs()), "{since_start:?}");
         })
@@ -211,7 +211,7 @@ fn an_instance_stays_as_long_as_its_load_balancers_need_without_a_deadline() {
             assert!(told.contains("waitBeforeTerminationSeconds"), "{told}");
             stage.pass(200).await;
             stage.until(&instance, |status| status.old_node.is_past_drain()).await;
-            assert!(stage.serves(&instance) || stage.status(&instance).phase == Phase::Ending);
+            assert!(stage.serves(&instance) || stage.status(&instance).phase == Phase::Terminating);
         })
         .beside(|stage| async move {
             let instance = stage.spot[0].clone();

@@ -88,7 +88,7 @@ fn an_instance_that_is_held_on_its_way_out_or_retained_is_named_until_it_is_gone
             };
             stage.cloud.edit_group(SPOT, retains).expect("a group");
             let old = stage.spot[0].clone();
-            stage.until_waiting(&old, FlowBox::Drain, ReasonCode::EndHeld).await;
+            stage.until_waiting(&old, FlowBox::Drain, ReasonCode::TerminationHeld).await;
             let held = stage.status(&old).blocking[0].clone();
             assert!(held.message.contains("holds") && held.message.contains("Terminating:Wait"), "{held:?}");
             let says_retained = |status: &ReplacementStatus| {

@@ -94,7 +94,7 @@ const PHASES: [Phase; 6] = [
     Phase::ScalingUp,
     Phase::FallingBack,
     Phase::Draining,
-    Phase::Ending,
+    Phase::Terminating,
     Phase::OnFallback,
     Phase::Returning,
 ];

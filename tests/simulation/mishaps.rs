@@ -71,7 +71,7 @@ fn aws_may_take_the_old_instance_in_any_phase() {
     for (phase, scenario) in [
         (Phase::ScalingUp, Scenario::Rebalance),
         (Phase::Draining, Scenario::PdbBlocked),
-        (Phase::Ending, Scenario::Rebalance),
+        (Phase::Terminating, Scenario::Rebalance),
         (Phase::FallingBack, Scenario::DrySpot),
         (Phase::FallingBack, Scenario::DrySpotSetDesired),
         (Phase::BackingOff, Scenario::AllDry),
@@ -97,7 +97,7 @@ fn stand_in_taken(phase: Phase, scenario: Scenario) -> Played {
 fn aws_may_take_the_instance_that_stands_in() {
     for (phase, scenario) in [
         (Phase::Draining, Scenario::PdbBlocked),
-        (Phase::Ending, Scenario::Rebalance),
+        (Phase::Terminating, Scenario::Rebalance),
         (Phase::OnFallback, Scenario::DrySpot),
         (Phase::OnFallback, Scenario::DrySpotSetDesired),
         (Phase::Returning, Scenario::DrySpot),

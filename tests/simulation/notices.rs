@@ -111,7 +111,7 @@ fn a_deadline_escalates_the_same_replacement_in_every_phase() {
         (Phase::FallingBack, dry_for(240)),
         (Phase::BackingOff, Scenario::AllDry.plot()),
         (Phase::Draining, Scenario::PdbBlocked.plot()),
-        (Phase::Ending, Scenario::Rebalance.plot()),
+        (Phase::Terminating, Scenario::Rebalance.plot()),
         (Phase::OnFallback, dry_for(240)),
         (Phase::Returning, dry_for(240)),
         (Phase::ScalingDown, dry_for(240)),

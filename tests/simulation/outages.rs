@@ -61,7 +61,7 @@ fn refuse(status: u16, code: &str) -> cloud::CallFate {
 const PHASES: [Phase; 6] = [
     Phase::ScalingUp,
     Phase::FallingBack,
-    Phase::Ending,
+    Phase::Terminating,
     Phase::OnFallback,
     Phase::Returning,
     Phase::ScalingDown,
@@ -186,7 +186,7 @@ fn the_kubernetes_api_is_gone_for_a_minute_in_any_phase() {
         (Phase::ScalingUp, false),
         (Phase::FallingBack, true),
         (Phase::Draining, true),
-        (Phase::Ending, false),
+        (Phase::Terminating, false),
         (Phase::OnFallback, true),
         (Phase::Returning, false),
         (Phase::ScalingDown, true),

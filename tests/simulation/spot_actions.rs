@@ -376,10 +376,10 @@ fn what_can_no_longer_be_cancelled_is_refused() {
     let played = Play::plot("fallback", ends(Scenario::DrySpot))
         .beside(|stage| async move {
             let instance = stage.spot[0].clone();
-            stage.until_phase(&instance, Phase::Ending).await;
+            stage.until_phase(&instance, Phase::Terminating).await;
             let spec = json!({ "action": "Cancel", "replacement": instance });
             let (replacement, instance_id) = (instance.clone(), instance.clone());
-            let ending = ActionAnswer::OldInstanceEnding { instance_id: instance_id.clone().into() };
+            let ending = ActionAnswer::OldInstanceTerminating { instance_id: instance_id.clone().into() };
             refused(&stage, "stop", spec.clone(), ending).await;
             stage.until_phase(&instance, Phase::OnFallback).await;
             let stands_in = ActionAnswer::FallbackStandsIn {

@@ -133,7 +133,7 @@ fn fails_in(phase: Phase, plural: &'static str, way: Way, scenario: Scenario) {
             let old = stage.spot[0].clone();
             let node = stage.cloud.node_of(&old).expect("a node").node_name;
             let late = scenario == Scenario::PdbBlocked;
-            if phase == Phase::Ending {
+            if phase == Phase::Terminating {
                 // Between the decision and the call.
                 stage.until_phase(&old, Phase::Draining).await;
                 stage.cloud.throttle_for(Duration::from_secs(60));
@@ -184,7 +184,7 @@ fn a_watch_that_is_refused_in_the_middle_of_a_drain_ends_nothing() {
 #[test]
 fn a_watch_that_is_refused_before_the_instance_is_ended_holds_its_end() {
     for plural in DRAINS_LOOK_AT {
-        fails_in(Phase::Ending, plural, Way::Refused, Scenario::Rebalance);
+        fails_in(Phase::Terminating, plural, Way::Refused, Scenario::Rebalance);
     }
 }
 

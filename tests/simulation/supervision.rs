@@ -83,7 +83,8 @@ where
 
 #[test]
 fn the_asg_scaler_comes_back_and_its_story_goes_on() {
-    let phases = [Phase::FallingBack, Phase::ScalingUp, Phase::Ending, Phase::OnFallback, Phase::ScalingDown];
+    let phases =
+        [Phase::FallingBack, Phase::ScalingUp, Phase::Terminating, Phase::OnFallback, Phase::ScalingDown];
     survives("AsgScaler", |actors| &actors.scaler, &phases);
 }
 
@@ -100,7 +101,7 @@ fn the_health_monitor_comes_back_and_its_story_goes_on() {
 
 #[test]
 fn the_drainer_comes_back_and_its_story_goes_on() {
-    survives("Drainer", |actors| &actors.drainer, &[Phase::Draining, Phase::Ending, Phase::Returning]);
+    survives("Drainer", |actors| &actors.drainer, &[Phase::Draining, Phase::Terminating, Phase::Returning]);
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub enum Lifecycle {
     /// On its way out, in any way; also detached ones, which do not count as capacity.
     Leaving,
     /// On its way out, and held by a lifecycle hook.
-    EndHeld,
+    TerminationHeld,
     /// Its lifecycle hook was abandoned, and its group keeps it until somebody terminates it (User Guide,
     /// "Control instance retention"). It does not count as capacity.
     Retained,
@@ -61,7 +61,7 @@ impl Lifecycle {
     /// Whether an instance in this state is on its way out.
     #[must_use]
     pub fn is_leaving(self) -> bool {
-        matches!(self, Self::Leaving | Self::EndHeld | Self::Retained)
+        matches!(self, Self::Leaving | Self::TerminationHeld | Self::Retained)
     }
 
     /// Whether an instance in this state is on its way in.
@@ -90,7 +90,7 @@ impl Lifecycle {
             "EnteringStandby" | "Standby" => Self::Standby,
             "Detached" | "Detaching" | "Quarantined" | "Terminated" => Self::Leaving,
             "Terminating" | "Terminating:Proceed" => Self::Leaving,
-            "Terminating:Wait" => Self::EndHeld,
+            "Terminating:Wait" => Self::TerminationHeld,
             "Terminating:Retained" => Self::Retained,
             // In the warm pool, which is no capacity.
             warmed if warmed.starts_with("Warmed:") => Self::Leaving,
@@ -499,9 +499,9 @@ mod tests {
 
     #[test]
     fn every_lifecycle_state_of_the_model_and_an_unknown_one_has_its_meaning() {
-        use Lifecycle::{EndHeld, Held, InService, Leaving, Other, Pending, Retained, Standby};
+        use Lifecycle::{Held, InService, Leaving, Other, Pending, Retained, Standby, TerminationHeld};
         let states: [(Lifecycle, &[&str]); 8] = [
-            (EndHeld, &["Terminating:Wait"]),
+            (TerminationHeld, &["Terminating:Wait"]),
             (Retained, &["Terminating:Retained"]),
             (Standby, &["EnteringStandby", "Standby"]),
             (Pending, &["Pending", "Pending:Proceed"]),

@@ -113,7 +113,7 @@ policy! {
     /// up then.
     reschedule_timeout_seconds = 300, 1..=3600;
     /// Box 5: seconds before a deadline at which Spot Guard terminates the old instance.
-    end_before_deadline_seconds = 10, 0..=60;
+    terminate_before_deadline_seconds = 10, 0..=60;
     /// Box 6: seconds between two assessments.
     monitor_seconds = 30, 1..=3600;
     /// Box 8: seconds that the Spot group must have been healthy, and the claimed node Ready.

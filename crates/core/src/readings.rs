@@ -274,7 +274,7 @@ fn stage(instance: Option<&Instance>) -> u8 {
     match instance.map(|held| held.lifecycle) {
         Some(Lifecycle::Pending | Lifecycle::Held) => 0,
         Some(Lifecycle::InService | Lifecycle::Other | Lifecycle::Ended | Lifecycle::Standby) => 1,
-        Some(Lifecycle::Leaving | Lifecycle::EndHeld | Lifecycle::Retained) => 2,
+        Some(Lifecycle::Leaving | Lifecycle::TerminationHeld | Lifecycle::Retained) => 2,
         None => 3,
     }
 }

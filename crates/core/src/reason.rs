@@ -166,7 +166,7 @@ pub enum Reason {
         node: NodeName,
     },
     /// Another replacement terminates the instance already, and drains its node.
-    EndedByOther {
+    TerminatedByOther {
         /// The instance.
         instance_id: InstanceId,
         /// The other replacement.
@@ -198,7 +198,7 @@ pub enum Reason {
         answer: EvictionAnswer,
     },
     /// Taint and cordon of a node cannot be set.
-    NodeNotMarked {
+    NodeNotTainted {
         /// The node.
         node: NodeName,
     },
@@ -265,7 +265,7 @@ pub enum Reason {
         instance_id: InstanceId,
     },
     /// An instance that is to be gone is held on its way out: by a lifecycle hook, or retained by its group.
-    EndHeld {
+    TerminationHeld {
         /// The instance.
         instance_id: InstanceId,
         /// Whether its group retains it.
@@ -427,12 +427,12 @@ impl Reason {
             Self::LaunchHeld { .. } => ReasonCode::LaunchHeld,
             Self::StaleWatch(_) => ReasonCode::StaleWatch,
             Self::InstanceDisputed { .. } => ReasonCode::InstanceDisputed,
-            Self::EndedByOther { .. } => ReasonCode::EndedByOther,
+            Self::TerminatedByOther { .. } => ReasonCode::TerminatedByOther,
             Self::Rollout { rollout, .. } => rollout.code(),
             Self::Undrainable(blocker) => blocker.code(),
             Self::BudgetShut { .. } => ReasonCode::BudgetExhausted,
             Self::EvictionRefused { answer, .. } => answer.code(),
-            Self::NodeNotMarked { .. } => ReasonCode::NodeNotMarked,
+            Self::NodeNotTainted { .. } => ReasonCode::NodeNotTainted,
             Self::DeletionNotAllowed { .. } => ReasonCode::DeletionNotAllowed,
             Self::PodHolds { reason, .. } => reason.code(),
             Self::ConnectionsEnd { .. } => ReasonCode::ConnectionsEnd,
@@ -443,7 +443,7 @@ impl Reason {
             Self::PodsNotListed { .. } => ReasonCode::PodsNotListed,
             Self::PodNotWatched { .. } => ReasonCode::PodNotWatched,
             Self::InstanceNotGone { .. } => ReasonCode::InstanceNotGone,
-            Self::EndHeld { .. } => ReasonCode::EndHeld,
+            Self::TerminationHeld { .. } => ReasonCode::TerminationHeld,
             Self::NodeNotGone { .. } => ReasonCode::NodeNotGone,
             Self::CapacityNotSettled { .. } => ReasonCode::CapacityNotSettled,
             Self::InterruptionBrake { .. } => ReasonCode::InterruptionBrake,

@@ -345,7 +345,7 @@ fn cancel_refused(story: &StoredReplacement<'_>) -> Option<ActionAnswer> {
         | OldNodeState::Draining(_)
         | OldNodeState::Drained(_)
         | OldNodeState::Retained {} => None,
-        OldNodeState::Terminating(_) => Some(ActionAnswer::OldInstanceEnding { instance_id }),
+        OldNodeState::Terminating(_) => Some(ActionAnswer::OldInstanceTerminating { instance_id }),
         OldNodeState::Gone {} if story.status.fallback.is_open() => {
             Some(ActionAnswer::FallbackStandsIn { replacement, instance_id })
         }

@@ -63,7 +63,7 @@ codes! {
         /// EC2 takes the instance at a deadline.
         DeadlinePresses,
         /// The old instance is being terminated.
-        OldInstanceEnding,
+        OldInstanceTerminating,
         /// The old instance is gone.
         OldInstanceGone,
     }
@@ -170,7 +170,7 @@ pub enum ActionAnswer {
         deadline: Timestamp,
     },
     /// The old instance is being terminated.
-    OldInstanceEnding {
+    OldInstanceTerminating {
         /// The instance.
         instance_id: InstanceId,
     },
@@ -255,7 +255,7 @@ impl ActionAnswer {
             Self::ReplacedAlready { .. } | Self::ReplacementOver { .. } => ActionReason::ReplacementOver,
             Self::NoFallback { .. } | Self::NoFallbackOfNode { .. } => ActionReason::NoOpenFallback,
             Self::DeadlinePresses { .. } => ActionReason::DeadlinePresses,
-            Self::OldInstanceEnding { .. } => ActionReason::OldInstanceEnding,
+            Self::OldInstanceTerminating { .. } => ActionReason::OldInstanceTerminating,
             Self::OldInstanceGone { .. } | Self::FallbackStandsIn { .. } => ActionReason::OldInstanceGone,
             Self::Replacing { .. }
             | Self::Returning

@@ -42,7 +42,7 @@ const ENDINGS = {
 // The rows that are always there.
 const OUTCOMES = ["Replaced on Spot", "Fell back, and returned to Spot", "On-demand still", "Under way still"];
 // The phases in which the deadline of the old instance presses nobody any more: it is being terminated, or gone.
-const PAST_DEADLINE = ["Ending", "OnFallback", "Returning", "ScalingDown"];
+const PAST_DEADLINE = ["Terminating", "OnFallback", "Returning", "ScalingDown"];
 // The conditions of a pool that mean: somebody has to do something.
 const ATTENTION = ["Accepted", "Observed", "Covered", "Watched", "Undisturbed"];
 
@@ -104,7 +104,7 @@ const secondsTo = (at, now) => (Date.parse(at) - Date.parse(now)) / 1000;
 const isOver = (story) => Boolean(story.finishedAt);
 // The record keeps its deadline for as long as it lives.
 const isPressed = (story) => Boolean(story.deadline) && !isOver(story) && !PAST_DEADLINE.includes(story.phase);
-const anchor = (story) => `story-${story.name}`;
+const anchor = (story) => `replacement-${story.name}`;
 const nameOf = (story) => story.node || story.name;
 
 // What a person has to look at, the most urgent first.
@@ -137,7 +137,7 @@ function attention(status, pools, stories, fallbacks) {
   for (const held of fallbacks.filter((held) => held.onDemandSeconds > DAY)) {
     const moves = { message: `box ${held.box}`, hint: "See its steps by the command. Return now does not wait until Spot is stable." };
     add(4, held.replacement, `${held.node} has stood in for ${span(held.onDemandSeconds)}`,
-      held.blockedBy[0] || moves, `kubectl spot-guard explain ${held.replacement}`, `#story-${held.replacement}`);
+      held.blockedBy[0] || moves, `kubectl spot-guard explain ${held.replacement}`, `#replacement-${held.replacement}`);
   }
   return found.sort((a, b) => a.rank - b.rank);
 }
@@ -351,7 +351,7 @@ function drawFallback(fallback, now) {
   const until = fallback.returnNotBefore ? `, tried again in ${span(secondsTo(fallback.returnNotBefore, now))}` : "";
   const cost = fallback.estimatedExtraCost === undefined ? "–" : `about ${fallback.estimatedExtraCost.toFixed(2)}`;
   return element("tr", { "data-fallback": fallback.replacement },
-    element("td", {}, element("a", { href: `#story-${fallback.replacement}` }, fallback.node)),
+    element("td", {}, element("a", { href: `#replacement-${fallback.replacement}` }, fallback.node)),
     element("td", {}, fallback.pool || "–"), element("td", {}, fallback.replacedNode || "a Spot instance"),
     element("td", {}, span(fallback.onDemandSeconds)), element("td", {}, cost),
     element("td", {}, ...(fallback.blockedBy.length ? reasons(fallback.blockedBy) : [`box ${fallback.box}`]), until),
@@ -515,7 +515,7 @@ function drawStories({ stories, status }) {
 // Who follows a link to a replacement sees it unfolded.
 function unfold() {
   const id = location.hash.slice(1);
-  if (!id.startsWith("story-") || !last || view.get("replacement")) return;
+  if (!id.startsWith("replacement-") || !last || view.get("replacement")) return;
   drawStories(last);
   const found = byId(id);
   if (found && !found.open) found.open = true;

@@ -40,7 +40,7 @@ impl Auditor {
         if movable.is_empty() {
             return;
         }
-        let ahead = seconds(self.inner.policy.end_before_deadline_seconds) + self.inner.skew;
+        let ahead = seconds(self.inner.policy.terminate_before_deadline_seconds) + self.inner.skew;
         let pressed = self.records().iter().any(|record| {
             let deadline = record.status.as_ref().and_then(|status| status.deadline);
             record.spec.instance_id == instance && deadline.is_some_and(|deadline| now + ahead >= deadline)

@@ -158,7 +158,7 @@ impl Auditor {
         let grace = u64::try_from(spec.termination_grace_period_seconds.unwrap_or(30)).unwrap_or_default();
         let policy = &self.inner.policy;
         let ahead =
-            seconds(policy.end_before_deadline_seconds) + self.inner.skew + Duration::from_secs(grace);
+            seconds(policy.terminate_before_deadline_seconds) + self.inner.skew + Duration::from_secs(grace);
         policy.delete_at_deadline
             && self.records().iter().any(|record| {
                 let deadline = record.status.as_ref().and_then(|status| status.deadline);

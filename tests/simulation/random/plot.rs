@@ -610,7 +610,7 @@ fn policy(random: &mut fastrand::Rng) -> PolicySpec {
         retry_max_seconds: among(&[60, 300]),
         drain_timeout_seconds: among(&[60, 300]),
         reschedule_timeout_seconds: among(&[60, 300]),
-        end_before_deadline_seconds: among(&[0, 10]),
+        terminate_before_deadline_seconds: among(&[0, 10]),
         monitor_seconds: among(&[10, 30]),
         stability_seconds: among(&[20, 60, 120]),
         probe_seconds: among(&[30, 120, 300]),

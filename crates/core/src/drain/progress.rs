@@ -160,7 +160,7 @@ impl Drain {
             if !sight.unmarkable || self.command.deadline.is_none() {
                 let is_stuck = sight.unmarkable && now.up.saturating_sub(self.progress_at) >= STUCK_AFTER;
                 let node = self.command.node.clone();
-                self.wait_for(Vec::from_iter(is_stuck.then_some(Reason::NodeNotMarked { node })));
+                self.wait_for(Vec::from_iter(is_stuck.then_some(Reason::NodeNotTainted { node })));
                 return Vec::new();
             }
         }
@@ -349,7 +349,7 @@ impl Drain {
 
     fn clock(&self) -> DrainClock {
         // The instance is ended a little ahead of the deadline, so the pods have that much less.
-        let ahead = seconds(self.policy.end_before_deadline_seconds);
+        let ahead = seconds(self.policy.terminate_before_deadline_seconds);
         self.command.deadline.map_or(DrainClock::Patient, |deadline| DrainClock::Deadline(deadline - ahead))
     }
 

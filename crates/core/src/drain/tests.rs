@@ -798,7 +798,7 @@ fn before_a_deadline_marks_that_are_refused_keep_no_eviction_back_and_the_drain_
             let look = Some(&look);
             let sight = Sight { snapshot, freshness: &freshness, marked: false, unmarkable, look };
             let asked = drain.step(&sight, now).len();
-            (asked, drain.report().blocked.iter().any(|reason| reason.code() == ReasonCode::NodeNotMarked))
+            (asked, drain.report().blocked.iter().any(|reason| reason.code() == ReasonCode::NodeNotTainted))
         };
         let refused = deadline.is_none() && unmarkable;
         assert_eq!(step(stage.pods.clone()), (asked, refused), "{deadline:?}, {unmarkable}");

@@ -115,7 +115,7 @@ fn small_world(kind: WorldKind) -> World {
         stability_seconds: 30,
         drain_timeout_seconds: 60,
         return_retry_seconds: 30,
-        end_before_deadline_seconds: 30,
+        terminate_before_deadline_seconds: 30,
         ..Policy::default()
     };
     let unit = Duration::from_secs(UNIT.unsigned_abs());
@@ -299,7 +299,7 @@ impl World {
             CapacityState::BackingOff { until } => (self.ahead(*until), 0),
             _ => (0, 0),
         };
-        let settles = matches!(status.phase(), Phase::Ending | Phase::ScalingDown);
+        let settles = matches!(status.phase(), Phase::Terminating | Phase::ScalingDown);
         let returns = matches!(*status.fallback, FallbackState::Draining(_));
         let past_if = |asks: bool, at: Option<Timestamp>| at.filter(|_| asks).map(|at| self.past(at, 2));
         let fallback = status.fallback.open();

@@ -98,7 +98,7 @@ codes! {
         /// EKS updates the managed node group of a group.
         NodeGroupUpdate,
         /// Another replacement terminates the instance already.
-        EndedByOther,
+        TerminatedByOther,
         /// An instance was taken out of load balancers, and its connections have time to end.
         ConnectionsEnd,
         /// A pod is still terminating.
@@ -128,7 +128,7 @@ codes! {
         /// An eviction failed.
         EvictionFailed,
         /// Taint and cordon of a node cannot be set.
-        NodeNotMarked,
+        NodeNotTainted,
         /// The pool does not allow to delete pods at the deadline.
         DeletionNotAllowed,
         /// Pods that left the node are not ready elsewhere.
@@ -140,7 +140,7 @@ codes! {
         /// An instance that is to be gone is in its group.
         InstanceNotGone,
         /// A lifecycle hook holds an instance that is to be gone, or its group retains it.
-        EndHeld,
+        TerminationHeld,
         /// The node of an instance that is to be gone is in the cluster.
         NodeNotGone,
         /// The desired capacity of a group is still raised, or being lowered.

@@ -130,14 +130,14 @@ impl ReplacementStatus {
                 Phase::Draining
             }
             (OldNodeState::Terminating(_) | OldNodeState::Gone {}, CapacityState::Taken { .. }) => {
-                Phase::Ending
+                Phase::Terminating
             }
             // A deadline took the old instance before there was another one: that is still being looked for.
             (_, CapacityState::SpotRequested { .. }) => Phase::ScalingUp,
             (_, CapacityState::BothRequested { .. }) => Phase::FallingBack,
             (_, CapacityState::BackingOff { .. }) => Phase::BackingOff,
             (OldNodeState::Kept {}, CapacityState::NotRequested {}) => Phase::Received,
-            (_, CapacityState::Withdrawn { .. }) if self.is_replaced_by_group() => Phase::Ending,
+            (_, CapacityState::Withdrawn { .. }) if self.is_replaced_by_group() => Phase::Terminating,
             (_, CapacityState::Withdrawn { .. }) => Phase::Cancelling,
         }
     }
@@ -311,7 +311,7 @@ impl ReplacementStatus {
             Phase::Received => FlowBox::Notice,
             Phase::ScalingUp => FlowBox::Wait,
             Phase::FallingBack | Phase::BackingOff => FlowBox::Fallback,
-            Phase::Draining | Phase::Ending => FlowBox::Drain,
+            Phase::Draining | Phase::Terminating => FlowBox::Drain,
             Phase::OnFallback => FlowBox::Monitor,
             Phase::Returning | Phase::ScalingDown => FlowBox::ScaleDown,
             Phase::Cancelling | Phase::Completed | Phase::Cancelled => FlowBox::CleanUp,

@@ -97,7 +97,7 @@ pub enum Phase {
     /// Boxes 4 and 5: the node is tainted and cordoned, its pods move.
     Draining,
     /// The old instance is being terminated.
-    Ending,
+    Terminating,
     /// Boxes 6 to 9: an on-demand instance stands in until Spot can take over again.
     OnFallback,
     /// Box 10: the on-demand node is tainted, cordoned and drained.
@@ -120,7 +120,7 @@ impl Phase {
         Self::FallingBack,
         Self::BackingOff,
         Self::Draining,
-        Self::Ending,
+        Self::Terminating,
         Self::OnFallback,
         Self::Returning,
         Self::ScalingDown,

@@ -42,7 +42,7 @@ impl Facts<'_> {
             Lifecycle::Ended
             | Lifecycle::Standby
             | Lifecycle::Leaving
-            | Lifecycle::EndHeld
+            | Lifecycle::TerminationHeld
             | Lifecycle::Retained => false,
         };
         let staying = spot.instances.iter().filter(|held| serves(held.lifecycle) && stays(&held.id)).count();

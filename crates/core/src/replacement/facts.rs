@@ -241,8 +241,8 @@ impl Facts<'_> {
         let Some(held) = held.filter(|_| listed.is_none()) else {
             let instance_id = instance_id.clone();
             return Some(match listed {
-                Some(Lifecycle::EndHeld) => Reason::EndHeld { instance_id, retained: false },
-                Some(Lifecycle::Retained) => Reason::EndHeld { instance_id, retained: true },
+                Some(Lifecycle::TerminationHeld) => Reason::TerminationHeld { instance_id, retained: false },
+                Some(Lifecycle::Retained) => Reason::TerminationHeld { instance_id, retained: true },
                 _ => Reason::InstanceNotGone { instance_id },
             });
         };
@@ -260,7 +260,7 @@ impl Facts<'_> {
 
     /// Whether the instance is terminated as it is, for EC2 would take it otherwise.
     pub(super) fn is_pressed(&self, status: &ReplacementStatus) -> bool {
-        let ahead = seconds(self.policy.end_before_deadline_seconds);
+        let ahead = seconds(self.policy.terminate_before_deadline_seconds);
         status.deadline.is_some_and(|deadline| self.now + ahead >= deadline)
     }
 
@@ -275,7 +275,7 @@ impl Facts<'_> {
     /// That another replacement ends the instance already.
     pub(super) fn ends_by_other(&self, instance_id: &InstanceId) -> Option<Reason> {
         let replacement = (self.ended_by_other)(instance_id)?;
-        Some(Reason::EndedByOther { instance_id: instance_id.clone(), replacement })
+        Some(Reason::TerminatedByOther { instance_id: instance_id.clone(), replacement })
     }
 
     /// Why the instance is not to be terminated, whatever presses: another node says that it runs on it, and
@@ -304,7 +304,7 @@ pub(super) fn waits_for_turn(reason: ReasonCode) -> bool {
     matches!(
         reason,
         ReasonCode::ReturnUnderWay
-            | ReasonCode::EndedByOther
+            | ReasonCode::TerminatedByOther
             | ReasonCode::InstanceDisputed
             | ReasonCode::StaleWatch
     )
@@ -334,7 +334,7 @@ pub(super) struct Turn<'a> {
 impl<'a> Turn<'a> {
     /// A step that begins with this record.
     pub(super) fn new(subject: &'a Subject, status: &'a ReplacementStatus, facts: &'a Facts<'a>) -> Self {
-        let settles = matches!(status.phase(), Phase::Ending | Phase::ScalingDown);
+        let settles = matches!(status.phase(), Phase::Terminating | Phase::ScalingDown);
         let waited_to_settle = settles
             && status.phase_since.is_some_and(|at| crate::time::since(at, facts.now) >= SETTLE_PATIENCE);
         Self { subject, facts, waited_to_settle, blocking: &status.blocking }

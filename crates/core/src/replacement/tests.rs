@@ -683,7 +683,7 @@ fn a_replacement_lost_before_the_drain_ends_goes_back_to_box_2() {
     assert!(!stage.marks(DrainPurpose::Replace), "the marks are undone");
     let mut drained = Stage::new();
     drained.go().share(GroupKind::Spot, Some("i-4"), None).go().drained().go().lose("i-4").go();
-    assert_eq!(drained.phase(), Phase::Ending, "after the drain its pods have moved");
+    assert_eq!(drained.phase(), Phase::Terminating, "after the drain its pods have moved");
 }
 
 #[test]
@@ -720,7 +720,7 @@ fn the_old_instance_is_gone_only_when_nothing_of_it_is_left() {
     }
     let mut stage = ending();
     stage.go();
-    assert_eq!((&*stage.status.old_node, stage.phase()), (&OldNodeState::Gone {}, Phase::Ending));
+    assert_eq!((&*stage.status.old_node, stage.phase()), (&OldNodeState::Gone {}, Phase::Terminating));
     assert_eq!(want(&stage.commands(), GroupKind::Spot), Some(&Want::Done));
     stage.ledger = Ledger::default();
     stage.go();
@@ -997,7 +997,7 @@ fn no_drain_counts_as_finished_on_an_old_picture() {
         assert!(stage.commands().ends.is_empty());
         stage.freshness = Freshness::default();
         stage.go();
-        assert_eq!(stage.phase(), Phase::Ending, "{kind:?}");
+        assert_eq!(stage.phase(), Phase::Terminating, "{kind:?}");
         assert_eq!(stage.commands().ends.first().map(|end| end.pressed), Some(false));
         assert_eq!(stage.blocked_by(), [ReasonCode::InstanceNotGone], "{kind:?}");
         // The instance is still there when a watch breaks again.
@@ -1008,14 +1008,14 @@ fn no_drain_counts_as_finished_on_an_old_picture() {
         assert!(stage.commands().ends.is_empty());
         stage.freshness = Freshness::default();
         stage.go();
-        assert_eq!(stage.phase(), Phase::Ending, "{kind:?}");
+        assert_eq!(stage.phase(), Phase::Terminating, "{kind:?}");
         assert_eq!(stage.blocked_by(), [ReasonCode::InstanceNotGone], "{kind:?}");
         // Once it is on its way out, nothing holds it any more.
         stage.freshness = old(*kind);
         let leaving = stage.view.spot.instances.iter_mut().find(|held| held.id == OLD).expect("it is there");
         leaving.lifecycle = Lifecycle::Leaving;
         stage.go();
-        assert_eq!(stage.phase(), Phase::Ending, "{kind:?}");
+        assert_eq!(stage.phase(), Phase::Terminating, "{kind:?}");
     }
 }
 
@@ -1154,7 +1154,7 @@ fn a_deadline_escalates_from_every_phase_and_only_once() {
         Phase::FallingBack,
         Phase::BackingOff,
         Phase::Draining,
-        Phase::Ending,
+        Phase::Terminating,
         Phase::OnFallback,
         Phase::Returning,
         Phase::ScalingDown,
@@ -1696,7 +1696,7 @@ fn two_replacements_do_not_drain_one_node() {
     let mut stage = Stage::new();
     other(&mut stage, OLD);
     stage.go();
-    assert_eq!(stage.blocked_by(), [ReasonCode::EndedByOther], "advice waits");
+    assert_eq!(stage.blocked_by(), [ReasonCode::TerminatedByOther], "advice waits");
     assert!(!stage.status.capacity.is_requested());
     stage.status.deadline = Some(now() + Duration::from_secs(300));
     stage.go();
@@ -1708,7 +1708,7 @@ fn two_replacements_do_not_drain_one_node() {
     let back = stage.status.goes_back().expect("it stands in").instance_id.clone();
     other(&mut stage, back.as_str());
     stage.go();
-    assert_eq!((stage.phase(), stage.blocked_by()), (Phase::OnFallback, vec![ReasonCode::EndedByOther]));
+    assert_eq!((stage.phase(), stage.blocked_by()), (Phase::OnFallback, vec![ReasonCode::TerminatedByOther]));
     stage.ended_by_other.clear();
     stage.go();
     assert!(stage.marks(DrainPurpose::Return), "{:#?}", stage.status);
@@ -1718,7 +1718,7 @@ fn two_replacements_do_not_drain_one_node() {
 fn a_reason_goes_when_its_cause_goes() {
     let mut stage = Stage::new();
     stage.go().share(GroupKind::Spot, Some("i-4"), None).go().drained().go();
-    assert_eq!(stage.phase(), Phase::Ending);
+    assert_eq!(stage.phase(), Phase::Terminating);
     stage.disputed = vec![(OLD.into(), "other".into())];
     stage.go();
     assert_eq!(stage.blocked_by(), [ReasonCode::InstanceDisputed]);

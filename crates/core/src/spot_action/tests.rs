@@ -53,7 +53,7 @@ fn status(phase: Phase) -> ReplacementStatus {
             status.capacity = CapacityState::SpotRequested { since: now() }.into();
         }
         Phase::Draining => status.old_node = OldNodeState::Draining(OldDrain::begun(now())).into(),
-        Phase::Ending => {
+        Phase::Terminating => {
             let instance = instance(GroupKind::Spot);
             status.old_node = OldNodeState::Terminating(OldDrain::begun(now())).into();
             status.capacity = CapacityState::Taken { instance, on_demand_requested: false }.into();
@@ -150,8 +150,8 @@ fn acceptance(decision: Decision) -> (ActionAnswer, Vec<ReplacementName>) {
 fn what_cannot_be_followed_is_refused_with_what_is_wrong() {
     use ActionKind::{Cancel, Pause, Replace, Resume, Return};
     let deadline = ReplacementStatus { deadline: Some(now()), ..status(Phase::Draining) };
-    let ending = status(Phase::Ending);
-    let gone = ReplacementStatus { old_node: OldNodeState::Gone {}.into(), ..status(Phase::Ending) };
+    let ending = status(Phase::Terminating);
+    let gone = ReplacementStatus { old_node: OldNodeState::Gone {}.into(), ..status(Phase::Terminating) };
     let released = status(Phase::Cancelling);
     let over = status(Phase::Completed);
     let node = |node: &str| node.to_owned();
@@ -188,7 +188,7 @@ fn what_cannot_be_followed_is_refused_with_what_is_wrong() {
         (
             of_replacement(Return, "i-1"),
             Some(&ending),
-            ActionAnswer::NoFallback { replacement: i1().into(), phase: Phase::Ending },
+            ActionAnswer::NoFallback { replacement: i1().into(), phase: Phase::Terminating },
         ),
         (of_node(Return, "n-1"), Some(&ending), ActionAnswer::NoFallbackOfNode { node: n1().into() }),
         (of_pool(Return, "q"), None, no_pool()),
@@ -208,7 +208,11 @@ fn what_cannot_be_followed_is_refused_with_what_is_wrong() {
                 deadline: now(),
             },
         ),
-        (of_node(Cancel, "n-1"), Some(&ending), ActionAnswer::OldInstanceEnding { instance_id: i1().into() }),
+        (
+            of_node(Cancel, "n-1"),
+            Some(&ending),
+            ActionAnswer::OldInstanceTerminating { instance_id: i1().into() },
+        ),
         (of_node(Cancel, "n-1"), Some(&gone), ActionAnswer::OldInstanceGone { instance_id: i1().into() }),
         (
             of_node(Cancel, "n-1"),
@@ -308,7 +312,7 @@ fn what_a_record_can_no_longer_follow_is_not_taken_in() {
             ActionKind::Cancel,
             ReplacementStatus {
                 old_node: OldNodeState::Terminating(OldDrain::begun(now())).into(),
-                ..status(Phase::Ending)
+                ..status(Phase::Terminating)
             },
         ),
         (ActionKind::Return, status(Phase::Draining)),

@@ -43,7 +43,7 @@ impl Display for ActionAnswer {
                 write!(f, "EC2 takes {instance_id} at {deadline:.0}: ")?;
                 write!(f, "replacement {replacement} cannot be cancelled")
             }
-            Self::OldInstanceEnding { instance_id } => {
+            Self::OldInstanceTerminating { instance_id } => {
                 write!(f, "the old instance {instance_id} is being terminated already")
             }
             Self::OldInstanceGone { instance_id } => write!(f, "the old instance {instance_id} is gone"),

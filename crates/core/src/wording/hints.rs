@@ -82,7 +82,7 @@ const HINTS: [(ReasonCode, &str); ReasonCode::ALL.len()] = [
     (ReasonCode::InstanceDisputed, "Delete the Node object that is wrong."),
     (ReasonCode::InstanceRefresh, "Wait, or cancel the refresh."),
     (ReasonCode::NodeGroupUpdate, "Wait for the update, or see why it does not end."),
-    (ReasonCode::EndedByOther, "Wait."),
+    (ReasonCode::TerminatedByOther, "Wait."),
     (ReasonCode::ConnectionsEnd, "Wait, or set waitBeforeTerminationSeconds of the pool."),
     (ReasonCode::PodTerminating, "Wait for its grace period."),
     (ReasonCode::PodOverstayed, "Remove its finalizers, or see why its kubelet does not end it."),
@@ -101,7 +101,7 @@ const HINTS: [(ReasonCode, &str); ReasonCode::ALL.len()] = [
     (ReasonCode::EvictionForbidden, "See the message, and the rights of Spot Guard in the namespace."),
     (ReasonCode::EvictionFailed, "See the message."),
     (
-        ReasonCode::NodeNotMarked,
+        ReasonCode::NodeNotTainted,
         "See the log, the rights of Spot Guard, and the webhooks and policies for nodes.",
     ),
     (ReasonCode::DeletionNotAllowed, "Set deleteAtDeadline of the pool."),
@@ -110,7 +110,7 @@ const HINTS: [(ReasonCode, &str); ReasonCode::ALL.len()] = [
     (ReasonCode::PodNotWatched, "Nothing if it goes. Else see the logs for the watch of pods."),
     (ReasonCode::InstanceNotGone, "Nothing if it goes. Else see the activities of the group."),
     (
-        ReasonCode::EndHeld,
+        ReasonCode::TerminationHeld,
         "Complete the lifecycle action, or see what was to complete it. A retained instance stays until \
          somebody terminates it.",
     ),

@@ -39,11 +39,13 @@ impl Display for Reason {
             Self::StaleWatch(watch) => watch.fmt(f),
             Self::InstanceDisputed { instance_id, node } => disputed(instance_id, node, f),
             Self::Rollout { group, rollout } => rolled_out(group, rollout, f),
-            Self::EndedByOther { instance_id, replacement } => ended_by_other(instance_id, replacement, f),
+            Self::TerminatedByOther { instance_id, replacement } => {
+                ended_by_other(instance_id, replacement, f)
+            }
             Self::Undrainable(blocker) => write!(f, "{blocker} (needed: {})", blocker.hint()),
             Self::BudgetShut { budget, healthy, required } => budget_shut(budget, *healthy, *required, f),
             Self::EvictionRefused { pod, answer } => write!(f, "pod {pod}: {answer}"),
-            Self::NodeNotMarked { node } => not_marked(node, f),
+            Self::NodeNotTainted { node } => not_marked(node, f),
             Self::DeletionNotAllowed { pod } => not_deleted(pod, f),
             Self::PodHolds { pod, reason, until } => pod_holds(pod, *reason, *until, f),
             Self::ConnectionsEnd { until } => connections_end(*until, f),
@@ -55,7 +57,7 @@ impl Display for Reason {
             }
             Self::PodsNotListed { error } => write!(f, "the node's pods could not be listed: {error}"),
             Self::PodNotWatched { pod } => not_watched(pod.as_ref(), f),
-            Self::InstanceNotGone { .. } | Self::EndHeld { .. } | Self::NodeNotGone { .. } => {
+            Self::InstanceNotGone { .. } | Self::TerminationHeld { .. } | Self::NodeNotGone { .. } => {
                 not_gone(self, f)
             }
             Self::CapacityNotSettled { group } => not_settled(*group, f),
@@ -89,10 +91,10 @@ impl Display for Reason {
 fn not_gone(reason: &Reason, f: &mut Formatter<'_>) -> Result {
     match reason {
         Reason::InstanceNotGone { instance_id } => write!(f, "{instance_id} is still in its group"),
-        Reason::EndHeld { instance_id, retained: false } => {
+        Reason::TerminationHeld { instance_id, retained: false } => {
             write!(f, "a lifecycle hook holds {instance_id} in Terminating:Wait: complete it")
         }
-        Reason::EndHeld { instance_id, retained: true } => {
+        Reason::TerminationHeld { instance_id, retained: true } => {
             write!(f, "{instance_id} is in Terminating:Retained, ")?;
             f.write_str("and its group keeps it until somebody terminates it")
         }
