@@ -242,6 +242,8 @@ mod tests {
             r#"{"imds":{"reason":"ImdsUnreadable","message":"no answer","serves":false}}"#
         );
         let text = call_and_read_body(&app, get("/metrics")).await;
+        let shown = String::from_utf8_lossy(&text);
+        assert!(shown.contains("spot_guard_part_ready{part=\"imds\"} 0"), "{shown}");
         assert!(text.ends_with(b"# EOF\n"), "{text:?}");
 
         agent.stop().await;

@@ -16,14 +16,28 @@ pub fn counting(client: &Client, metrics: ProcessMetrics) -> Client {
     let service = tower::service_fn(move |request: http::Request<Body>| {
         let (client, metrics) = (client.clone(), metrics.clone());
         async move {
-            let verb = verb(&request);
+            let mut sent = Sent { verb: verb(&request), result: KubeResult::Failed, metrics };
             let answer = client.send(request).await;
-            let result = answer.as_ref().map_or(KubeResult::Failed, |answer| answered(verb, answer));
-            metrics.kube_request(verb, result);
+            if let Ok(answer) = &answer {
+                sent.result = answered(sent.verb, answer);
+            }
             answer
         }
     });
     Client::new(service, namespace)
+}
+
+/// A request that is counted when it ends, also if nobody waits for its answer any more.
+struct Sent {
+    verb: KubeVerb,
+    result: KubeResult,
+    metrics: ProcessMetrics,
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.metrics.kube_request(self.verb, self.result);
+    }
 }
 
 /// What is requested. Of a list and a watch that is their beginning.
@@ -62,8 +76,14 @@ fn result(status: StatusCode) -> KubeResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+    use std::convert::Infallible;
     use std::fmt;
+    use std::future::pending;
     use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+    use tokio::time::timeout;
     use tracing::field::{Field, Visit};
     use tracing::span::{Id, Record};
     use tracing::{Subscriber, field, info_span};
@@ -98,6 +118,20 @@ mod tests {
             });
         });
         assert_eq!(*written.0.lock().unwrap(), ["k8s.audit_id=\"7b6f4a\""], "readings have none");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_given_up_is_counted_too() {
+        let silent =
+            tower::service_fn(|_: http::Request<Body>| pending::<Result<Response<Body>, Infallible>>());
+        let metrics = ProcessMetrics::of_agent();
+        let client = counting(&Client::new(silent, "default"), metrics.clone());
+        let request = http::Request::post("/x").body(Body::from(Vec::<u8>::new())).expect("a request");
+        assert!(timeout(Duration::from_secs(5), client.send(request)).await.is_err());
+        let (mut registry, mut text) = (Registry::default(), String::new());
+        metrics.register(&mut registry);
+        encode(&mut text, &registry).expect("text");
+        assert!(text.contains(r#"kube_requests_total{verb="Create",result="Failed"} 1"#), "{text}");
     }
 
     #[test]

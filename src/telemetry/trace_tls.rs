@@ -130,19 +130,20 @@ mod tests {
 
     #[test]
     fn files_that_cannot_be_used_are_named_by_their_variable() {
-        let (_folder, [certificate, key]) = made();
+        let (_folder, files) = made();
+        let [certificate, key] = files.each_ref().map(String::as_str);
         let [authorities, shown, its_key] =
             [AUTHORITIES, CLIENT_CERTIFICATE, CLIENT_KEY].map(|[_, usual]| usual);
         let told = problem(&[(authorities, "/not/there.pem")]).unwrap();
         assert!(told.starts_with("OTEL_EXPORTER_OTLP_CERTIFICATE: /not/there.pem: "), "{told}");
-        let told = problem(&[(shown, &certificate)]);
+        let told = problem(&[(shown, certificate)]);
         assert_eq!(told.as_deref(), Some("OTEL_EXPORTER_OTLP_CLIENT_KEY: the certificate needs its key"));
-        let told = problem(&[(CLIENT_KEY[0], &key)]);
+        let told = problem(&[(CLIENT_KEY[0], key)]);
         assert_eq!(
             told.as_deref(),
             Some("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE: the key needs its certificate")
         );
-        let told = problem(&[(shown, &certificate), (its_key, &certificate)]).unwrap();
+        let told = problem(&[(shown, certificate), (its_key, certificate)]).unwrap();
         assert!(
             told.starts_with("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE: "),
             "two certificates are no key: {told}"
@@ -151,10 +152,11 @@ mod tests {
 
     #[test]
     fn files_that_can_be_used_are() {
-        let (_folder, [certificate, key]) = made();
-        let files = [(AUTHORITIES, &certificate), (CLIENT_CERTIFICATE, &certificate), (CLIENT_KEY, &key)];
+        let (_folder, files) = made();
+        let [certificate, key] = files.each_ref().map(String::as_str);
+        let files = [(AUTHORITIES, certificate), (CLIENT_CERTIFICATE, certificate), (CLIENT_KEY, key)];
         for form in [0, 1] {
-            let set = files.map(|(variables, file)| (variables[form], file.as_str()));
+            let set = files.map(|(variables, file)| (variables[form], file));
             assert_eq!(problem(&set), None, "{set:?}");
         }
         assert_eq!(problem(&[]), None);

@@ -219,7 +219,7 @@ impl Carrier {
                 let span = self.span("CompleteLifecycleAction", &action.instance_id);
                 match self.deps.aws.complete(action).instrument(span.clone()).await {
                     Err(error) if error.may_pass() => span.in_scope(|| {
-                        tracing::warn!(%error, "a lifecycle action could not be completed; it is tried again");
+                        tracing::warn!(%error, "a lifecycle action was not completed; it is tried again");
                     }),
                     // Somebody else has completed it, or its time was over.
                     Ok(()) | Err(_) => return MessageResult::Completed,
