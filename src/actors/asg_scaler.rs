@@ -374,13 +374,13 @@ async fn take_turn(
         }
         let mut next = store.stored.ledger.clone();
         let span = served::span_of(&deps, &next, pool.group(call.group()), &call);
-        match make(&deps, &pool, &call).instrument(span).await {
+        match make(&deps, &pool, &call).instrument(span.clone()).await {
             Ok(answer) => {
                 readings.told(&view, &call, &answer, began.elapsed());
                 answers::taken(&mut next, &call, answer, deps.clock.now());
             }
             Err(error) => {
-                tracing::warn!(pool = &*pool.name, %error, %call, "AWS refused the call");
+                span.in_scope(|| tracing::warn!(pool = &*pool.name, %error, %call, "AWS refused the call"));
                 let told = (error.outcome, &*error.to_string());
                 match answers::failed(&mut next, &mut deferred, &call, told, deps.clock.now()) {
                     AfterFailure::GoOn => {}

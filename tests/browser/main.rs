@@ -338,7 +338,9 @@ fn what_needs_attention_comes_by_urgency_with_its_reason_a_hint_and_a_command() 
     assert_eq!(texts(&mut page, "#pools [data-pool=web] td.bad"), ["0 of 3"], "what is missing is red");
     // A replacement that waits for capacity counts down.
     page.evaluate("document.querySelector('#replacement-i-dry summary').click()");
-    page.wait("document.querySelector('#replacement-i-dry').textContent.includes('requested again in 9 min')");
+    page.wait(
+        "document.querySelector('#replacement-i-dry').textContent.includes('requested again in 9 min')",
+    );
     page.evaluate("document.querySelector('#replacement-i-old summary').click()");
     page.wait("document.querySelector('#replacement-i-old').textContent.includes('Box 9: node-i-oldd cannot be drained now.')");
     assert!(texts(&mut page, "#replacement-i-old .why").concat().contains("(PodDoesNotFit)"));

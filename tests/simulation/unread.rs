@@ -129,8 +129,9 @@ fn the_old_node_of_a_record_that_cannot_be_read_keeps_taint_and_cordon() {
         let end = Shutdown::new();
         let _newer = story.controller("newer", Gates::default(), &end);
         let name = story.spot_instances()[0].clone();
-        story.act(&Act::SetBudget("web", 0)).await.expect("the world can do it");
         story.act(&Act::Rebalance(0)).await.expect("the world can do it");
+        until_phase(&story, Phase::ScalingUp).await;
+        story.act(&Act::SetBudget("web", 0)).await.expect("the world can do it");
         until_phase(&story, Phase::Draining).await;
         let is_marked = || {
             let nodes = cluster.list_json("nodes");

@@ -29,7 +29,8 @@ fn step(second: i64, flow_box: FlowBox, outcome: Outcome) -> StepRecord {
 
 /// What the leader serves with nothing stored.
 fn text(metrics: &Metrics) -> String {
-    metrics.encode(false, &Readiness::default(), NONE, NO_POOLS).unwrap()
+    let pool = SpotPool::new("web", serde_json::from_str(POOL_SPEC).unwrap());
+    metrics.encode(false, &Readiness::default(), NONE, &[pool]).unwrap()
 }
 
 #[track_caller]

@@ -6,7 +6,7 @@ mod stays;
 
 use super::attacks::Counts as AttackCounts;
 use super::faults::{Faults, Line};
-use super::plot::{Event, LaunchFault, MOST_SKEW, Place, Plot};
+use super::plot::{Event, LaunchFault, MOST_SKEW, Place, Plot, PoolPlan};
 use crate::play::{EPOCH, on_paused_time};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
@@ -811,6 +811,7 @@ impl<'a> Stage<'a> {
             if from.elapsed() > PATIENCE / 2 {
                 stays::spread_ends(&self.cluster);
                 self.make_room();
+                self.lower_minimum();
             }
             unfinished = self.unfinished();
             at_rest = if unfinished.is_empty() { at_rest + LOOK } else { Duration::ZERO };
@@ -969,6 +970,23 @@ impl<'a> Stage<'a> {
                 let held = self.cluster.get_json("deployments.apps", "default", name);
                 let replicas = held.and_then(|held| held["spec"]["replicas"].as_u64()).unwrap_or(1);
                 self.set_replicas(number, u32::try_from(replicas * 2 / 3).unwrap_or(1).max(1));
+            }
+        }
+    }
+
+    /// Others who lower an on-demand group while on-demand stands in leave it at its minimum: somebody does
+    /// what the hint of the reason says.
+    fn lower_minimum(&self) {
+        let is_stuck = |record: &NodeReplacement| {
+            let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
+            let mut blocking = status.into_iter().flat_map(|status| &status.blocking);
+            blocking.any(|held| held.reason == ReasonCode::AtMinimum)
+        };
+        let records: Vec<NodeReplacement> = self.cluster.list();
+        for record in records.iter().filter(|record| is_stuck(record)) {
+            let is_its = |pool: &&PoolPlan| record.spec.pool.as_deref() == Some(&*pool.start.name);
+            for pool in self.plot.pools.iter().filter(is_its) {
+                self.cloud.edit_group(&pool.start.on_demand(), |spec| spec.min = 0).expect("a group");
             }
         }
     }

@@ -39,9 +39,7 @@ impl Display for Reason {
             Self::StaleWatch(watch) => watch.fmt(f),
             Self::InstanceDisputed { instance_id, node } => disputed(instance_id, node, f),
             Self::Rollout { group, rollout } => rolled_out(group, rollout, f),
-            Self::TerminatedByOther { instance_id, replacement } => {
-                ended_by_other(instance_id, replacement, f)
-            }
+            Self::TerminatedByOther { instance_id, replacement } => by_other(instance_id, replacement, f),
             Self::Undrainable(blocker) => write!(f, "{blocker} (needed: {})", blocker.hint()),
             Self::BudgetShut { budget, healthy, required } => budget_shut(budget, *healthy, *required, f),
             Self::EvictionRefused { pod, answer } => write!(f, "pod {pod}: {answer}"),
@@ -110,7 +108,7 @@ fn too_young(seconds: u32, f: &mut Formatter<'_>) -> Result {
     write!(f, "the node is younger than {seconds} s (minNodeAgeSeconds)")
 }
 
-fn ended_by_other(id: &InstanceId, replacement: &ReplacementName, f: &mut Formatter<'_>) -> Result {
+fn by_other(id: &InstanceId, replacement: &ReplacementName, f: &mut Formatter<'_>) -> Result {
     write!(f, "replacement {replacement} terminates {id} already")
 }
 
