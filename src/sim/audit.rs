@@ -22,6 +22,7 @@ use memo::Read;
 use serde_json::Value;
 use spot_guard_cloud::cloud::Cloud;
 use spot_guard_cloud::cluster::{Cluster, RequestInfo};
+use spot_guard_core::ids::ReplacementName;
 use spot_guard_core::policy::Policy;
 use spot_guard_core::time::since;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -132,6 +133,8 @@ struct State {
     places: BTreeSet<String>,
     /// The adopted instances whose termination was called.
     adopted: BTreeMap<String, Moved>,
+    /// The adoptions whose instance others took once Spot had taken over, each with its Spot group.
+    taken_over: BTreeMap<ReplacementName, String>,
     /// Every notice that was ever stored, by its uid.
     reports: BTreeMap<String, Report>,
     budget_violations: usize,

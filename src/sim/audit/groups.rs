@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use spot_guard_cloud::cloud::GateCall;
 use spot_guard_core::ids::GroupName;
 use spot_guard_core::ledger::RequestState;
-use spot_guard_core::record::GroupKind;
+use spot_guard_core::record::{FlowBox, GroupKind, Outcome, ReplacementStatus};
 use spot_guard_core::time::since;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -152,7 +152,24 @@ impl Auditor {
             let gone = state.adopted.iter().filter(|(id, of)| !there.contains(*id) && is(of));
             i64::try_from(gone.count()).unwrap_or(i64::MAX)
         };
-        (count(&|of| of.from == group), count(&|of| of.to.as_deref() == Some(group)))
+        let taken_over = state.taken_over.values().filter(|to| *to == group).count();
+        let taken_over = i64::try_from(taken_over).unwrap_or(i64::MAX);
+        (count(&|of| of.from == group), count(&|of| of.to.as_deref() == Some(group)) + taken_over)
+    }
+
+    /// Remembers the adoptions whose instance somebody else took before it was given back.
+    fn note_taken_over(&self, records: &[Arc<NodeReplacement>]) {
+        let is_taken = |status: &ReplacementStatus| {
+            let mut steps = status.steps.iter().filter(|step| step.flow_box == FlowBox::ScaleDown);
+            status.is_finished() && steps.any(|step| step.outcome == Outcome::TakenByAws)
+        };
+        for record in records {
+            let grew = record.spec.adopted.as_ref().is_some_and(|held| held.requests_spot);
+            let status = record.status.as_ref().filter(|status| grew && is_taken(status));
+            if let Some(group) = status.and_then(|status| status.spot_group.as_ref()) {
+                self.state().taken_over.insert(record.replacement_name(), group.to_string());
+            }
+        }
     }
 
     /// What our calls have added to a group's desired capacity so far, and by how much others have lowered it
@@ -177,6 +194,7 @@ impl Auditor {
     /// No replacement of a pool is open: what we changed must have been changed back.
     pub(super) fn watch_balance(&self) {
         let records = self.records();
+        self.note_taken_over(&records);
         let open = |pool: &str| {
             records.iter().any(|record| {
                 record.spec.pool.as_deref() == Some(pool)
