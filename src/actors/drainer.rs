@@ -232,6 +232,15 @@ impl Drainer {
         ctx.spawn(done.into_actor(self).map(|looked, _, ctx| ctx.notify(looked)));
     }
 
+    /// Whether a record of the node's instance is there that cannot be read: what it wants is not known.
+    fn may_be_wanted(&self, id: &InstanceId, node: &NodeName) -> bool {
+        let is_hidden = |name: &str| {
+            let is_read = self.deps.view.replacements.get(&ObjectRef::new(name)).is_some();
+            !is_read && self.deps.view.may_hide_record(name)
+        };
+        is_hidden(id) || is_hidden(&format!("{node}.{id}"))
+    }
+
     /// Sets and takes off marks; no drain needs those of `node`.
     fn mark_idle(&mut self, node: &Node, is_spare: bool, may_undo: bool, ctx: &mut Context<Self>) {
         if let Some(instance_id) = node.instance_id().filter(|_| is_spare) {
@@ -351,8 +360,7 @@ impl Handler<Drive> for Drainer {
             self.drive(command, &pools, &snapshot, &freshness, now, ctx);
         }
         for node in snapshot.nodes() {
-            // Whether a record that cannot be read wants them is not known.
-            let hidden = node.instance_id().is_some_and(|id| self.deps.view.may_hide_record(&id));
+            let hidden = node.instance_id().is_some_and(|id| self.may_be_wanted(&id, &node.name));
             let may_undo = freshness.allows(Step::Undo) && !hidden;
             if !drained.contains(&node.uid) {
                 self.mark_idle(node, spare.contains(&node.uid), may_undo, ctx);

@@ -76,7 +76,7 @@ pub(super) fn savings(pools: &[Savings], by_day: bool) -> String {
     let head = ["POOL", days, "SPOT H", "ON DEMAND H", "FALLBACK H", "PAID", "ALL ON DEMAND", "SAVED"];
     let mut rows = Vec::new();
     for held in pools {
-        if by_day {
+        if by_day && !held.days.is_empty() {
             rows.extend(held.days.iter().map(|day| hours(&held.pool, &day.day, day.nodes)));
         } else {
             rows.push(hours(&held.pool, &held.days.len().to_string(), held.total));

@@ -28,9 +28,13 @@ pub(super) fn report(report: &LookbackReport) -> String {
     line("");
     figures(report).iter().for_each(|words| line(words));
     reasons(&report.total).iter().for_each(|words| line(words));
-    line("");
-    line("By week:");
-    report.weeks.iter().filter_map(of_week).flat_map(|week| wrapped(&week)).for_each(|words| line(&words));
+    let weeks: Vec<String> =
+        report.weeks.iter().filter_map(of_week).flat_map(|week| wrapped(&week)).collect();
+    if !weeks.is_empty() {
+        line("");
+        line("By week:");
+    }
+    weeks.iter().for_each(|words| line(words));
     for week in report.weeks.iter().filter(|week| week.cells.iter().any(|cell| cell.is_known)) {
         line("");
         plot(week).iter().for_each(|words| line(words));

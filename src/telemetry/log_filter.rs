@@ -1,6 +1,7 @@
 //! The filter of the logs, which can be changed while the process runs.
 
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::time::Duration;
 use tracing_subscriber::filter::ParseError;
@@ -10,16 +11,23 @@ use tracing_subscriber::{EnvFilter, Registry};
 /// How often the filter is looked for again.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// The longest filter, in bytes: an agent has little memory, and reads it at its start.
+const MOST: u64 = 16 << 10;
+
 /// The filter that a file holds; none if it holds nothing, or is not there.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// When the file cannot be read, is none, or holds more than 16 KiB.
 pub fn in_file(file: &Path) -> anyhow::Result<Option<String>> {
-    match std::fs::read_to_string(file) {
-        Ok(text) => Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    let found = match std::fs::metadata(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        found => found?,
+    };
+    anyhow::ensure!(found.is_file(), "it is no regular file");
+    anyhow::ensure!(found.len() <= MOST, "it holds {} bytes, and {MOST} are the most", found.len());
+    let mut text = String::new();
+    File::open(file)?.take(MOST).read_to_string(&mut text)?;
+    Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
 }
 
 /// The filter of the logs, in the words of `RUST_LOG`.

@@ -71,7 +71,7 @@ async fn upgrade(testbed: &Testbed, chart: &Path, more: &[&str]) {
 /// A later version of the chart: another image by default, and a value that the release does not know.
 fn later_chart(folder: &Path) -> PathBuf {
     let later = folder.join("later");
-    let copied = Command::new("cp").arg("-r").arg(chart()).arg(&later).status().expect("cp runs");
+    let copied = Command::new("cp").arg("-rL").arg(chart()).arg(&later).status().expect("cp runs");
     assert!(copied.success());
     let add = |file: &str, before: &str, more: &str| {
         let file = later.join(file);

@@ -33,7 +33,7 @@ const BOUND: Duration = Duration::from_secs(480);
 const STUBS: [&str; 4] = ["aws", "docker", "eksctl", "terraform"];
 
 /// What the pages give them, in this order.
-const GIVEN: [&str; 10] = [
+const GIVEN: [&str; 11] = [
     "aws sts get-caller-identity --query Account --output text",
     "aws autoscaling create-or-update-tags --tags ResourceId=workers-spot,ResourceType=auto-scaling-group,\
      Key=spotguard.dev/cluster,Value=production,PropagateAtLaunch=false",
@@ -41,6 +41,7 @@ const GIVEN: [&str; 10] = [
      Key=spotguard.dev/cluster,Value=production,PropagateAtLaunch=false",
     "aws eks describe-nodegroup --cluster-name production --nodegroup-name workers-on-demand \
      --query nodegroup.resources.autoScalingGroups[0].name --output text",
+    "aws eks create-addon --cluster-name production --addon-name eks-pod-identity-agent",
     "aws iam create-policy --policy-name spot-guard --policy-document file://policy.json",
     "aws iam create-role --role-name spot-guard --assume-role-policy-document { \"Version\": \"2012-10-17\", \
      \"Statement\": [{ \"Effect\": \"Allow\", \"Principal\": {\"Service\": \"pods.eks.amazonaws.com\"}, \

@@ -70,7 +70,7 @@ impl Rendered {
 #[actix::test]
 async fn the_api_server_and_the_controller_take_both_kustomizations() {
     let testbed = Testbed::start_without_kubelets("kustomize").await;
-    kubectl(&testbed, &["create", "namespace", NAMESPACE]);
+    kubectl(&testbed, &["create", "namespace", NAMESPACE, "--save-config"]);
     let plain = Rendered::of(&testbed, &root().join("deploy/manifests"));
     plain.is_taken(&testbed);
     let with_tls = Rendered::of(&testbed, &root().join("deploy/tls"));
@@ -122,7 +122,7 @@ async fn check(testbed: &Testbed, settings: &str) -> String {
 #[actix::test]
 async fn an_overlay_moves_all_but_the_configuration_and_the_flow_schemas() {
     let testbed = Testbed::start_without_kubelets("overlay").await;
-    kubectl(&testbed, &["create", "namespace", ELSEWHERE]);
+    kubectl(&testbed, &["create", "namespace", ELSEWHERE, "--save-config"]);
     let moved = Rendered::of(&testbed, &overlay(&testbed));
     assert_eq!(
         moved.still_name_the_old_namespace(),

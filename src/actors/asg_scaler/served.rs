@@ -3,14 +3,17 @@
 use crate::actors::deps::Deps;
 use crate::crd::NodeReplacement;
 use crate::telemetry::call_trace::{call_span, is_about};
+use spot_guard_core::ids::ReplacementName;
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::scaling::calls::Call;
+use std::collections::BTreeSet;
 use tracing::Span;
 
 /// The span to make a call in, about the group of this name or one instance of it.
 pub(super) fn span_of(deps: &Deps, ledger: &Ledger, group: &str, call: &Call) -> Span {
     let records = || deps.view.replacements.state();
-    let is_for = |record: &NodeReplacement| has_share(ledger, call, record);
+    let served = with_shares(ledger, call);
+    let is_for = |record: &NodeReplacement| served.contains(&record.replacement_name());
     match call {
         Call::Launch { .. } => call_span("LaunchInstances", group, records, is_for),
         Call::SetDesired { .. } => call_span("SetDesiredCapacity", group, records, is_for),
@@ -21,9 +24,8 @@ pub(super) fn span_of(deps: &Deps, ledger: &Ledger, group: &str, call: &Call) ->
     }
 }
 
-/// Whether the request that the call is made for has a share of this replacement.
-fn has_share(ledger: &Ledger, call: &Call, record: &NodeReplacement) -> bool {
-    let name = record.replacement_name();
+/// The replacements with a share of the request that the call is made for.
+fn with_shares<'a>(ledger: &'a Ledger, call: &Call) -> BTreeSet<&'a ReplacementName> {
     let requests = ledger.scaling_requests.iter().filter(|held| Call::of(held).as_ref() == Some(call));
-    requests.flat_map(|held| &held.shares).any(|share| share.replacement == name)
+    requests.flat_map(|held| &held.shares).map(|share| &share.replacement).collect()
 }

@@ -562,7 +562,7 @@ function drawDay({ stories, savings, status }) {
   const days = [dayOf(now - DAY * 1000), dayOf(now)].map((day) => savings.flatMap((held) => held.days).filter((held) => held.day === day));
   const row = (name, of) => element("tr", {}, element("th", { scope: "row" }, name), ...days.map((held) => element("td", {}, of(held))));
   const sum = (held, of) => held.reduce((total, one) => total + (of(one) || 0), 0);
-  const hours = (key) => (held) => sum(held, (one) => one[key]).toFixed(1);
+  const hours = (key) => (held) => held.length ? sum(held, (one) => one[key]).toFixed(1) : "–";
   const cost = (key) => (held) => held.some((one) => one.cost) ? sum(held, (one) => one.cost?.[key]).toFixed(2) : "unknown";
   byId("days-head").replaceChildren(element("tr", {}, element("th", {}, "In UTC"),
     ...[now - DAY * 1000, now].map((at, index) => element("th", {}, `${names[index]}, ${dayOf(at)}`))));

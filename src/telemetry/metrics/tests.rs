@@ -214,7 +214,7 @@ fn the_series_of_a_pool_go_with_it() {
             metrics.eviction(Some(&"web".into()), EvictionResult::Accepted);
             metrics.notice_waited(Some(&"web".into()), Duration::from_secs(2));
         }
-        let deleted = text(&metrics);
+        let deleted = metrics.encode(false, &Readiness::default(), NONE, NO_POOLS).unwrap();
         assert!(!deleted.contains(r#"pool="web""#), "{deleted}");
         assert_line(&deleted, r#"spot_guard_fallbacks_total{pool=""} 0"#);
     }
