@@ -3,6 +3,7 @@
 mod line;
 
 use crate::actors::deps::PoolConfig;
+use crate::aws::advice::{NO_REGION, what_to_do};
 use crate::aws::queue::SqsQueue;
 use crate::aws::{AutoScaling, Described};
 use crate::clock::Clock;
@@ -41,6 +42,8 @@ use std::time::Duration;
 
 /// How long a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// What the role has to allow.
+const NEEDED: &str = "the calls in deploy/iam";
 /// How many Nodes are listed at a time.
 const NODES_AT_A_TIME: u32 = 500;
 /// Questions to the API server that are under way at the same time.
@@ -108,6 +111,10 @@ struct Seen<'a> {
 pub async fn run(options: CheckOptions, config: &Config) -> bool {
     let aws = crate::aws::settings::load().await;
     let mut lines = vec![Line::new(Verdict::Ok, "configuration", "can be used")];
+    let has_region = aws.region().is_some();
+    if !has_region {
+        lines.push(Line::new(Verdict::Failed, "auto scaling", NO_REGION));
+    }
     let mut cluster = None;
     let pools = match (options.spot_group, options.on_demand_group) {
         (Some(spot_group), Some(on_demand_group)) => {
@@ -125,7 +132,7 @@ pub async fn run(options: CheckOptions, config: &Config) -> bool {
             }
         },
     };
-    if let Some(pools) = pools {
+    if let Some(pools) = pools.filter(|_| has_region) {
         let by_queue = queue(&aws, config, &mut lines).await;
         let namespace = config.lease.namespace.as_str();
         let seen = cluster.as_ref().map(|cluster| Seen { cluster, namespace, by_queue });
@@ -164,7 +171,7 @@ async fn kubernetes(client: &Client, config: &Config, lines: &mut Vec<Line>) -> 
             Ok((_, true)) => {}
             Ok((asked, false)) => missing.push(asked),
             Err(error) => {
-                lines.push(Line::new(Verdict::Failed, "kubernetes", error.to_string()));
+                lines.push(Line::new(Verdict::Failed, "kubernetes", RequestProblem(&error).to_string()));
                 return None;
             }
         }
@@ -201,7 +208,7 @@ async fn queue(aws: &SdkConfig, config: &Config, lines: &mut Vec<Line>) -> bool 
     let (verdict, text) = match queue.has_dead_letters().await {
         Ok(true) => (Verdict::Ok, "it can be seen, and has a dead-letter queue".to_owned()),
         Ok(false) => (Verdict::Note, "it can be seen; it has no dead-letter queue".to_owned()),
-        Err(error) => (Verdict::Failed, error.to_string()),
+        Err(error) => (Verdict::Failed, what_to_do(&error, NEEDED)),
     };
     lines.push(Line::new(verdict, "notice queue", text));
     verdict != Verdict::Failed
@@ -398,14 +405,16 @@ async fn read_setups(api: &AutoScaling, found: &mut Described, lines: &mut Vec<L
         match api.refresh(name).await {
             Ok(status) => group.setup.rollout = status.map(Rollout::InstanceRefresh),
             Err(error) => {
-                lines.push(Line::new(Verdict::Degraded, format!("group {name}"), error.to_string()))
+                let text = what_to_do(&error, NEEDED);
+                lines.push(Line::new(Verdict::Degraded, format!("group {name}"), text));
             }
         }
         if group.setup.needs_termination_hook() {
             match api.has_termination_hook(name).await {
                 Ok(found) => group.setup.termination_hook = Some(found),
                 Err(error) => {
-                    lines.push(Line::new(Verdict::Note, format!("group {name}"), error.to_string()))
+                    let text = what_to_do(&error, NEEDED);
+                    lines.push(Line::new(Verdict::Note, format!("group {name}"), text));
                 }
             }
         }
@@ -434,7 +443,7 @@ async fn groups(
     let mut found = match api.groups(&names, true).await {
         Ok(found) => Described::clone(&found),
         Err(error) => {
-            lines.push(Line::new(Verdict::Failed, "auto scaling", error.to_string()));
+            lines.push(Line::new(Verdict::Failed, "auto scaling", what_to_do(&error, NEEDED)));
             return;
         }
     };

@@ -1,6 +1,9 @@
 //! `spot-guard status`, `pools`, `savings`, `fallbacks` and `explain`: the HTTP API on a terminal.
+//!
+//! Where no controller runs, the same is told from what is stored in the cluster.
 
 mod forward;
+mod records;
 mod tables;
 
 use crate::crd::is_dns_name;
@@ -9,7 +12,7 @@ use crate::telemetry::escape::escaped;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 pub use forward::ClusterOptions;
-use forward::Forward;
+use forward::{Forward, NoController};
 use reqwest::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -90,7 +93,8 @@ pub fn run(question: &ClientCommand) -> anyhow::Result<String> {
             let api = ApiClient::new(options)?;
             let (status, fallbacks) = (api.get("status")?, api.list("fallbacks")?);
             show(options, json!({ "status": status, "fallbacks": fallbacks }), || {
-                Ok(tables::status(&read(status)?, &read::<Vec<Fallback>>(fallbacks.into())?))
+                let open: Vec<Fallback> = read(fallbacks.into())?;
+                Ok(tables::status(&read(status)?, &open, api.has_controller))
             })
         }
         ClientCommand::Pools(options) => {
@@ -123,10 +127,17 @@ fn explain(name: &str, options: &ApiOptions) -> anyhow::Result<String> {
     let (replacement, node) = match api.find(&format!("replacements/{name}"))? {
         Some(replacement) => (Some(replacement), None),
         None => {
-            let node = api.find(&format!("nodes/{name}"))?;
-            let node = node.with_context(|| format!("no replacement, fallback or node is named {name}"))?;
-            let of_node = node["replacement"].as_str().map(|story| api.get(&format!("replacements/{story}")));
-            (of_node.transpose()?, Some(name.into()))
+            let of_node = match api.find(&format!("nodes/{name}"))? {
+                Some(node) => {
+                    let story = node["replacement"].as_str();
+                    story.map(|story| api.get(&format!("replacements/{story}"))).transpose()?
+                }
+                None => {
+                    let story = api.with_node(name)?;
+                    Some(story.with_context(|| format!("no replacement, fallback or node is named {name}"))?)
+                }
+            };
+            (of_node, Some(name.into()))
         }
     };
     let story = replacement.clone().map(read::<Replacement>).transpose()?;
@@ -177,6 +188,8 @@ struct ApiClient {
     client: reqwest::blocking::Client,
     base: String,
     token: Option<String>,
+    /// Else what answers are the records alone.
+    has_controller: bool,
     /// What leads there, if this has opened it.
     _forward: Option<Forward>,
 }
@@ -193,15 +206,21 @@ impl ApiClient {
         }
         let (forward, api) = match &options.api {
             Some(api) => (None, api.clone()),
-            None => {
-                let forward = Forward::open(&options.cluster)?;
-                let api = forward.url.clone();
-                (Some(forward), api)
-            }
+            None => match Forward::open(&options.cluster) {
+                Ok(forward) => {
+                    let api = forward.url.clone();
+                    (Some(forward), api)
+                }
+                Err(error) => {
+                    let why = error.downcast::<NoController>()?;
+                    (None, records::tell(&options.cluster, &why)?)
+                }
+            },
         };
+        let has_controller = options.api.is_some() || forward.is_some();
         let token = options.token_file.as_ref().map(|file| token(file, &api)).transpose()?;
         let base = format!("{}/api/v1", api.trim_end_matches('/'));
-        Ok(Self { client: client.build()?, base, token, _forward: forward })
+        Ok(Self { client: client.build()?, base, token, has_controller, _forward: forward })
     }
 
     fn get(&self, path: &str) -> anyhow::Result<Value> {
@@ -228,6 +247,16 @@ impl ApiClient {
             bail!("{url} answers {status}: {}", escaped(&begins));
         }
         serde_json::from_str(&body).map(Some).with_context(|| format!("{url} does not answer with JSON"))
+    }
+
+    /// The open replacement, else the newest, in which the node is replaced or took over: also one that no
+    /// controller sees.
+    fn with_node(&self, node: &str) -> anyhow::Result<Option<Value>> {
+        let page = self.get(&format!("replacements?node={node}&limit=500"))?;
+        let found: Items<Value> = serde_json::from_value(page).context(ANOTHER_VERSION)?;
+        let order =
+            |held: &Value| (held["finishedAt"].is_null(), held["startedAt"].as_str().map(str::to_owned));
+        Ok(found.items.into_iter().max_by_key(order))
     }
 
     /// All pages of a list.

@@ -3,6 +3,7 @@
 mod since;
 mod text;
 
+use crate::aws::advice::{NO_REGION, what_to_do};
 use crate::aws::history::{ActivityReading, ReadingEnd};
 use crate::aws::{AutoScaling, CallError};
 use crate::client::Output;
@@ -12,7 +13,6 @@ use anyhow::{anyhow, bail};
 use clap::Args;
 use jiff::Timestamp;
 use since::Since;
-use spot_guard_core::classify::CallFailure;
 use spot_guard_core::ids::GroupName;
 use spot_guard_core::lookback::{
     Gap, GapKind, GroupNow, GroupRecord, LookbackFacts, ScalingActivity, beginning, look_back,
@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// How long a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// What the role has to allow.
+const NEEDED: &str = "autoscaling:DescribeAutoScalingGroups and autoscaling:DescribeScalingActivities";
 /// So much earlier than what is asked for, in hours, activities are read: a launch takes its time.
 const MARGIN_HOURS: i64 = 1;
 
@@ -55,7 +57,7 @@ pub async fn run(options: LookbackOptions) -> anyhow::Result<String> {
     let since = options.since.before(now).map_err(|why| anyhow!("--since: {why}"))?;
     let aws = crate::aws::settings::load().await;
     let region = aws.region().map(ToString::to_string);
-    let region = region.ok_or_else(|| anyhow!("no region: set AWS_REGION"))?;
+    let region = region.ok_or_else(|| anyhow!(NO_REGION))?;
     let api = AutoScaling::new(&aws, CALL_TIMEOUT, Clock::System, Arc::new(Metrics::new()));
     let names = [options.spot_group.clone(), options.on_demand_group.clone()];
     let (mut gaps, mut repeats) = (Vec::new(), 0);
@@ -83,7 +85,7 @@ pub async fn run(options: LookbackOptions) -> anyhow::Result<String> {
         records.push(record(name, groups.as_ref(), reading, from, now));
     }
     if let [first, _] = errors.as_slice() {
-        return Err(what_to_do(first));
+        bail!(what_to_do(first, NEEDED));
     }
     if repeats > 0 {
         gaps.push(Gap::new(GapKind::ThrottledAndRepeated, None, repeats));
@@ -130,24 +132,4 @@ fn record(
         activities: reading.activities,
         known_from,
     }
-}
-
-/// The error with what to do about it.
-fn what_to_do(error: &CallError) -> anyhow::Error {
-    let lower = error.message.to_ascii_lowercase();
-    let advice = match (error.code.as_str(), error.outcome) {
-        ("NoConnection" | "NotSent" | "Timeout", _) if lower.contains("credential") => {
-            "no credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        }
-        ("NoConnection" | "NotSent" | "Timeout", _) => {
-            "AWS cannot be reached: check the network and the proxy"
-        }
-        (code, _) if code.starts_with("ExpiredToken") => "the credentials are too old: renew them",
-        (_, CallFailure::Unsupported) => {
-            "allow autoscaling:DescribeAutoScalingGroups and autoscaling:DescribeScalingActivities"
-        }
-        _ if error.is_throttling() => "AWS throttles all calls of the account: try again later",
-        _ => "nothing of the groups can be read: check the credentials, AWS_REGION and the names",
-    };
-    anyhow!("{advice} ({error})")
 }

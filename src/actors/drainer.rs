@@ -18,13 +18,14 @@ use crate::kube::problem::RequestProblem;
 use crate::telemetry::call_trace::{answered, call_span, is_about};
 use crate::telemetry::metrics::{self, MarkResult, PodsListed};
 use actix::prelude::*;
+use kube::runtime::reflector::ObjectRef;
 use spot_guard_core::cluster::{Node, ScaleDown, Snapshot};
 use spot_guard_core::drain::{
     Drain, EvictionAnswer, Look, Looks, Marking, MarksSet, Moment, NodeInstance, Order, Sight,
     one_for_each_node,
 };
 use spot_guard_core::freshness::{Freshness, Step};
-use spot_guard_core::ids::{InstanceId, NodeUid, PoolName};
+use spot_guard_core::ids::{InstanceId, NodeName, NodeUid, PoolName};
 use spot_guard_core::replacement::DrainCommand;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

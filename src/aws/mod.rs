@@ -2,6 +2,7 @@
 //!
 //! Region, endpoint, credentials and proxy come from the SDK's own settings alone; see [`settings`].
 
+pub mod advice;
 mod answer;
 pub mod history;
 mod hooks;

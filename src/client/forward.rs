@@ -1,7 +1,8 @@
 //! A way to the local port of a controller, opened by kubectl for as long as a command takes.
 //!
 //! kubectl knows the clusters of its user and how to log in to each. What it may reach is for the roles in
-//! the cluster to say: `list` and `get` of deployments and pods, and `create pods/portforward`.
+//! the cluster to say: `list` and `get` of deployments and pods, and `create pods/portforward`. Without a
+//! controller, `list` of spotpools and nodereplacements.
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -32,6 +33,11 @@ pub struct ClusterOptions {
     pub kubeconfig: Option<PathBuf>,
 }
 
+/// There is no controller to be reached. What is stored in the cluster can be read all the same.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct NoController(String);
+
 /// An open port; it is closed with this value.
 pub(super) struct Forward {
     kubectl: Child,
@@ -51,7 +57,7 @@ impl Forward {
     /// Opens a free port of this machine to a controller.
     ///
     /// # Errors
-    /// Without kubectl, or with what kubectl says.
+    /// Without kubectl, or with what kubectl says: [`NoController`], if it could ask the cluster.
     pub(super) fn open(to: &ClusterOptions) -> anyhow::Result<Self> {
         let (namespace, deployment) = controller(to)?;
         let target = format!("deployment/{deployment}");
@@ -79,49 +85,73 @@ impl Forward {
         let mut forward = Self { kubectl, url: String::new() };
         match first {
             Ok(line) => forward.url = local_url(&line)?,
-            Err(RecvTimeoutError::Timeout) => bail!("kubectl opened no port within {} s", TIMEOUT.as_secs()),
-            Err(RecvTimeoutError::Disconnected) => bail!("kubectl port-forward: {}", forward.complaint()),
+            Err(why) => {
+                let why = match why {
+                    RecvTimeoutError::Timeout => format!("it opened no port within {} s", TIMEOUT.as_secs()),
+                    RecvTimeoutError::Disconnected => forward.complaint(),
+                };
+                bail!(NoController(format!("no controller can be reached: kubectl port-forward: {why}")));
+            }
         }
         Ok(forward)
     }
 
     /// What kubectl said before it ended.
     fn complaint(&mut self) -> String {
-        let mut said = String::new();
+        let mut said = Vec::new();
         if let Some(errors) = self.kubectl.stderr.take() {
-            let _ = errors.take(4096).read_to_string(&mut said);
+            let _ = errors.take(1 << 16).read_to_end(&mut said);
         }
-        said.trim().to_owned()
+        last_line(&said)
     }
 }
 
 /// The namespace and the name of the controller's Deployment.
 fn controller(to: &ClusterOptions) -> anyhow::Result<(String, String)> {
-    let mut kubectl = kubectl(to);
-    kubectl.args(["get", "deployments"]);
-    match &to.namespace {
-        Some(namespace) => kubectl.args(["--namespace", namespace]),
-        None => kubectl.arg("--all-namespaces"),
+    let place = to.namespace.as_deref();
+    let place = place.map_or_else(|| vec!["--all-namespaces"], |name| vec!["--namespace", name]);
+    let form =
+        "jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name} {.status.replicas}{\"\\n\"}{end}";
+    let text = get(to, "deployments", &[&place[..], &["--selector", SELECTOR, "--output", form]].concat())?;
+    let words = |line: &str| {
+        let mut words = line.splitn(3, ' ').map(str::to_owned);
+        Some([words.next()?, words.next()?, words.next()?])
     };
-    let names = "jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name}{\"\\n\"}{end}";
-    kubectl.args(["--selector", SELECTOR, "--output", names]);
-    let output = kubectl.stdin(Stdio::null()).output().map_err(not_started)?;
-    if !output.status.success() {
-        bail!("kubectl get deployments: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let found: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once(' ')).collect();
-    match found[..] {
-        [(namespace, name)] => Ok((namespace.to_owned(), name.to_owned())),
-        [] => bail!(
+    let found: Vec<[String; 3]> = text.lines().filter_map(words).collect();
+    match found.as_slice() {
+        // kubectl would wait for a pod.
+        [[namespace, name, pods]] if pods.is_empty() || pods == "0" => {
+            bail!(NoController(format!("no controller runs: the Deployment {namespace}/{name} has no pod")))
+        }
+        [[namespace, name, _]] => Ok((namespace.clone(), name.clone())),
+        [] => bail!(NoController(format!(
             "no Deployment has the labels {SELECTOR}: is Spot Guard installed in this cluster? Another one is named \
              by --context, a controller elsewhere by --api URL"
-        ),
-        _ => {
-            let all: Vec<&str> = found.iter().map(|(namespace, _)| *namespace).collect();
+        ))),
+        several => {
+            let all: Vec<&str> = several.iter().map(|[namespace, ..]| namespace.as_str()).collect();
             bail!("Spot Guard runs in several namespaces ({}): name one with -n", all.join(", "))
         }
     }
+}
+
+/// What kubectl gets of a kind.
+pub(super) fn get(of: &ClusterOptions, kind: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let mut kubectl = kubectl(of);
+    kubectl.args(["get", kind]).args(arguments);
+    let output = kubectl.stdin(Stdio::null()).output().map_err(not_started)?;
+    if !output.status.success() {
+        let said = last_line(&output.stderr);
+        bail!("kubectl get {kind}: {said} (another cluster is named by --context or --kubeconfig)");
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The error itself: before it kubectl may log what it has tried.
+fn last_line(said: &[u8]) -> String {
+    let said = String::from_utf8_lossy(said);
+    let last = said.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    last.unwrap_or("it ended without a word").to_owned()
 }
 
 fn kubectl(to: &ClusterOptions) -> Command {

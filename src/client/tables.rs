@@ -6,12 +6,16 @@ use spot_guard_core::savings::NodeHours;
 use std::fmt::Write as _;
 
 /// A line on the whole, and one for each thing that a fallback waits for.
-pub(super) fn status(status: &Status, open: &[Fallback]) -> String {
+pub(super) fn status(status: &Status, open: &[Fallback], has_controller: bool) -> String {
     let counts = &status.replacements;
-    let role = if status.leader { "leads" } else { "follows" };
-    let ready = if status.ready { "" } else { ", is not ready" };
+    let role = match (has_controller, status.leader) {
+        (false, _) => "No controller is reached",
+        (true, true) => "This replica leads",
+        (true, false) => "This replica follows",
+    };
+    let ready = if status.ready || !has_controller { "" } else { ", is not ready" };
     let mut text = format!(
-        "This replica {role}{ready}. Replacements: {} open, {} blocked; fallbacks: {}.\n",
+        "{role}{ready}. Replacements: {} open, {} blocked; fallbacks: {}.\n",
         counts.open, counts.blocked, counts.fallbacks
     );
     if !open.is_empty() {
@@ -260,14 +264,16 @@ i-1       web   node-d  1h6m       9    1m30s  pod default/db-0 fits on no other
 i-22      web   node-d  1h6m       6    -      the return was given up; the next attempt is after 2030-01-01T00:05:00Z
 i-3       -     node-d  1d1h       10   -      nothing
 ";
-        assert_eq!(super::status(&whole(), &fallbacks), expected);
+        assert_eq!(super::status(&whole(), &fallbacks, true), expected);
     }
 
     #[test]
     fn without_a_fallback_there_is_no_table() {
         let status = Status { leader: false, ready: false, ..whole() };
         let expected = "This replica follows, is not ready. Replacements: 2 open, 1 blocked; fallbacks: 2.\n";
-        assert_eq!(super::status(&status, &[]), expected);
+        assert_eq!(super::status(&status, &[], true), expected);
+        let expected = "No controller is reached. Replacements: 2 open, 1 blocked; fallbacks: 2.\n";
+        assert_eq!(super::status(&status, &[], false), expected);
     }
 
     #[test]

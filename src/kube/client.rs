@@ -1,16 +1,19 @@
 //! Clients of the Kubernetes API.
 
+use crate::causes::with_causes;
 use crate::kube::counted;
 use crate::kube::splitter::MAX_OBJECT;
 use crate::telemetry::metrics::{KubeResult, KubeVerb, Metrics};
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{InClusterError, InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use serde_json::{Value, json};
+use std::error::Error as _;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,11 +32,15 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the file cannot be read or used.
 pub async fn from_file(path: &Path) -> anyhow::Result<Client> {
-    let file = Kubeconfig::read_from(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-        .await
-        .with_context(|| format!("cannot use {}", path.display()))?;
-    client(config)
+    let cannot_use = |error: KubeconfigError| match error {
+        KubeconfigError::ReadConfig(why, _) => {
+            anyhow!("cannot read the kubeconfig {}: {why}", path.display())
+        }
+        other => anyhow!("cannot use the kubeconfig {}: {}", path.display(), with_causes(&other)),
+    };
+    let file = Kubeconfig::read_from(path).map_err(cannot_use)?;
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+    client(config.map_err(cannot_use)?)
 }
 
 /// A client by the kubeconfig if there is one, else by the pod's own service account.
@@ -44,9 +51,23 @@ pub async fn infer(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
     match kubeconfig {
         Some(path) => from_file(path).await,
         None => {
-            let config = Config::infer().await.context("no kubeconfig, and not inside a cluster")?;
+            let config = Config::infer().await.map_err(|error| not_inferred(&error))?;
             client(config)
         }
+    }
+}
+
+/// Why there is no way to a cluster. Outside of one, that there is no service account is no news.
+fn not_inferred(error: &InferConfigError) -> anyhow::Error {
+    let is_outside = matches!(Config::incluster(), Err(InClusterError::ReadEnvironmentVariable(_)));
+    let of_file = error.source().and_then(|cause| cause.downcast_ref::<KubeconfigError>());
+    match of_file.filter(|_| is_outside) {
+        Some(KubeconfigError::ReadConfig(why, path)) if why.kind() == ErrorKind::NotFound => anyhow!(
+            "no kubeconfig {}, and not inside a cluster: name one by --kubeconfig FILE or KUBECONFIG",
+            path.display()
+        ),
+        Some(other) => anyhow!("cannot use the kubeconfig: {}", with_causes(other)),
+        None => anyhow!("{error}"),
     }
 }
 

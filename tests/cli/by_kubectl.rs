@@ -1,6 +1,7 @@
 //! The commands of a laptop find a controller by kubectl, also as its plugin.
 
-use crate::status::Api;
+use crate::status::{Api, record};
+use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -18,7 +19,7 @@ impl Kubectl {
         // It goes on as the real one does; an absolute path, for nothing else is in its PATH.
         let script = format!(
             "#!/bin/sh\nprintf '%s\\n' \"$*\" >> {home}/calls\ncase \"$*\" in\n*get\\ deployments*) {deployments};;\n\
-             *port-forward*) echo $$ > {home}/pid; {forward};;\nesac\n"
+             *get\\ spotpools*) /usr/bin/cat {home}/records;;\n*port-forward*) echo $$ > {home}/pid; {forward};;\nesac\n"
         );
         let kubectl = folder.path().join("kubectl");
         fs::write(&kubectl, script).expect("a script");
@@ -30,7 +31,23 @@ impl Kubectl {
     fn leading_to(url: &str) -> Self {
         let address = url.strip_prefix("http://").expect("a URL");
         let forward = format!("echo \"Forwarding from {address} -> 8081\"; exec /usr/bin/tail -f /dev/null");
-        Self::new("echo 'platform spot-guard-controller'", &forward)
+        Self::new("echo 'platform spot-guard-controller 2'", &forward)
+    }
+
+    /// The same cluster with a pool and a fallback in it.
+    fn with_records(self) -> Self {
+        let group = json!({ "desired": 3, "inService": 2, "min": 0, "max": 9, "summary": "2/3" });
+        let pool = json!({
+            "apiVersion": "spotguard.dev/v1alpha1",
+            "kind": "SpotPool",
+            "metadata": { "name": "web" },
+            "spec": { "spotGroup": "spot", "onDemandGroup": "on-demand", "mode": "Act" },
+            "status": { "spot": group },
+        });
+        let items = [pool, record("pod default/db-0 fits on no other node")];
+        let list = json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": items });
+        fs::write(self.folder.path().join("records"), list.to_string()).expect("records");
+        self
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
@@ -68,7 +85,8 @@ fn a_controller_is_found_in_the_cluster_and_its_port_is_closed_afterwards() {
     let told = said(&kubectl.run(&["status", "--context", "prod"]));
     assert!(told.contains("This replica leads. Replacements: 1 open"), "{told}");
     let labels = "app.kubernetes.io/name=spot-guard,app.kubernetes.io/component=controller";
-    let names = "jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name}{\"\\n\"}{end}";
+    let names =
+        "jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name} {.status.replicas}{\"\\n\"}{end}";
     assert_eq!(
         kubectl.calls(),
         [
@@ -99,20 +117,71 @@ fn what_is_missing_is_said_and_what_to_do_about_it() {
         "{told}"
     );
 
+    let one = "echo 'one spot-guard 2'";
+    let noisy = "echo 'E0101 memcache.go:265] noise' >&2; echo 'The connection was refused' >&2; exit 1";
     let cases = [
         ("true", "", "is Spot Guard installed in this cluster?"),
         (
-            "echo 'one spot-guard'; echo 'two spot-guard'",
+            "echo 'one spot-guard 2'; echo 'two spot-guard 2'",
             "",
             "several namespaces (one, two): name one with -n",
         ),
         ("echo 'Forbidden: deployments' >&2; exit 1", "", "kubectl get deployments: Forbidden: deployments"),
-        ("echo 'one spot-guard'", "echo 'pods is forbidden' >&2", "kubectl port-forward: pods is forbidden"),
-        ("echo 'one spot-guard'", "echo 'hello'", "kubectl port-forward says \"hello\""),
+        (
+            noisy,
+            "",
+            "error: kubectl get deployments: The connection was refused (another cluster is named by",
+        ),
+        (one, "echo 'pods is forbidden' >&2", "kubectl port-forward: pods is forbidden"),
+        (
+            one,
+            noisy,
+            "kubectl port-forward: The connection was refused; nor can the records be read: kubectl get",
+        ),
+        (one, "echo 'hello'", "kubectl port-forward says \"hello\""),
     ];
     for (deployments, forward, message) in cases {
         let told = complaint(&Kubectl::new(deployments, forward).run(&["pools"]));
-        assert!(told.contains(message), "{told}");
+        assert!(told.contains(message) && !told.contains("memcache"), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+    }
+}
+
+#[test]
+fn without_a_controller_the_records_in_the_cluster_are_told() {
+    let no_pod = "no controller runs: the Deployment platform/spot-guard-controller has no pod";
+    let no_way = "no controller can be reached: kubectl port-forward: error: no endpoints available";
+    let fails = "echo 'error: no endpoints available' >&2; exit 1";
+    for (deployments, why) in [
+        ("echo 'platform spot-guard-controller '", no_pod),
+        ("echo 'platform spot-guard-controller 2'", no_way),
+    ] {
+        let kubectl = Kubectl::new(deployments, fails).with_records();
+        let ask = |arguments: &[&str]| {
+            let output = kubectl.run(&[arguments, &["--context", "prod"]].concat());
+            let note = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(note.starts_with(&format!("note: {why}; ")), "{note}");
+            assert!(note.contains("without what only a controller knows"), "{note}");
+            said(&output)
+        };
+        let row = "web   Act   2/3   -          1          -";
+        assert_eq!(ask(&["pools"]).lines().last(), Some(row));
+        let status = ask(&["status"]);
+        let whole = "No controller is reached. Replacements: 1 open, 1 blocked; fallbacks: 1.\n";
+        assert!(status.starts_with(whole) && status.contains("i-old"), "{status}");
+        assert!(ask(&["fallbacks"]).contains("pod default/db-0 fits on no other node"));
+        let story = ask(&["explain", "i-old"]);
+        assert!(story.starts_with("Replacement i-old of node node-old in pool web\n"), "{story}");
+        assert!(!story.contains("be drained now"), "nobody knows: {story}");
+        assert_eq!(ask(&["explain", "node-new"]).lines().next(), story.lines().next());
+        let told: Value = serde_json::from_str(&ask(&["status", "-o", "json"])).expect("JSON");
+        let status = &told["status"];
+        assert_eq!((&status["leader"], &status["ready"]), (&json!(false), &json!(false)), "{status}");
+        let calls = kubectl.calls();
+        let get = "--context prod get spotpools.spotguard.dev,nodereplacements.spotguard.dev --output json";
+        assert_eq!(calls.last().map(String::as_str), Some(get));
+        let tried = calls.iter().any(|call| call.contains("port-forward"));
+        assert_eq!(tried, why == no_way, "kubectl would wait for a pod: {calls:?}");
     }
 }
 

@@ -120,6 +120,44 @@ fn two_plain_groups_can_be_used() {
 }
 
 #[test]
+fn a_missing_region_and_missing_credentials_are_told_with_what_to_do() {
+    let keys = [("AWS_ACCESS_KEY_ID", "AKIDSTATIC"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+    for (variables, words) in [
+        (&[][..], "no region: set AWS_REGION"),
+        (&keys[..], "no region: set AWS_REGION"),
+        (&[("AWS_REGION", "eu-central-1")][..], "no credentials: set AWS_PROFILE"),
+    ] {
+        let output = check(variables);
+        let text = told(&output);
+        let failed: Vec<&str> = text.lines().filter(|line| line.starts_with("failed")).collect();
+        assert!(failed.len() == 1 && failed[0].contains(words), "{text}");
+        let dumped = ["NoConnection", "dispatch failure", "Attempted"].iter().any(|word| text.contains(word));
+        assert!(!dumped && output.status.code() == Some(1), "{text}");
+    }
+}
+
+#[test]
+fn a_missing_kubeconfig_is_told_once_with_what_to_do() {
+    let home = tempfile::tempdir().expect("a folder");
+    for (arguments, words) in [
+        (&["check"][..], "and not inside a cluster: name one by --kubeconfig FILE or KUBECONFIG"),
+        (
+            &["check", "--kubeconfig", "/no/such/file"][..],
+            "cannot read the kubeconfig /no/such/file: No such",
+        ),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spot-guard"));
+        command.args(arguments).env_clear().env("HOME", home.path());
+        let output = command.env("AWS_EC2_METADATA_DISABLED", "true").output().expect("spot-guard runs");
+        let text = told(&output);
+        let about = |about: &str| text.lines().filter(|line| line.contains(about)).count();
+        assert_eq!((about("failed    kubernetes"), about("no region: set AWS_REGION")), (1, 1), "{text}");
+        assert!(text.contains(words) && text.matches("No such file").count() <= 1, "{text}");
+        assert_eq!(output.status.code(), Some(1), "{text}");
+    }
+}
+
+#[test]
 fn an_instance_refresh_is_told_and_so_is_that_the_role_may_not_see_it() {
     let under_way = check_at(&refreshing(Some("InProgress"), |_| both("", "")));
     let text = told(&under_way);

@@ -61,11 +61,11 @@ fn state() -> ApiState {
     state_with("pod default/db-0 fits on no other node")
 }
 
-/// The same; its fallback waits for what this says.
-fn state_with(message: &str) -> ApiState {
+/// The record of a fallback that waits at box 9, for what this says.
+pub fn record(message: &str) -> Value {
     let now: Timestamp = Timestamp::now();
     let ago = |seconds: i64| now - jiff::SignedDuration::from_secs(seconds);
-    let record: NodeReplacement = serde_json::from_value(json!({
+    json!({
         "apiVersion": "spotguard.dev/v1alpha1",
         "kind": "NodeReplacement",
         "metadata": { "name": "i-old" },
@@ -83,8 +83,12 @@ fn state_with(message: &str) -> ApiState {
             "blocking": [{ "box": "9", "reason": "PodDoesNotFit", "message": message, "since": ago(150) }],
             "steps": [{ "box": "1", "at": ago(7400), "outcome": "NoticeReceived", "node": "node-old", "message": message }],
         },
-    }))
-    .expect("a record");
+    })
+}
+
+/// A controller that knows it.
+fn state_with(message: &str) -> ApiState {
+    let record: NodeReplacement = serde_json::from_value(record(message)).expect("a record");
     let (pools, _) = reflector::store();
     let (replacements, mut writer) = reflector::store();
     writer.apply_watcher_event(&Event::Apply(record));
@@ -169,6 +173,9 @@ fn pools_fallbacks_and_stories_are_told_one_by_one() {
     // People know the name of the node; this one is gone.
     let by_node = ask(&["explain", "node-old"]);
     assert_eq!(by_node.lines().next(), story.lines().next());
+    // The API does not know this node, but its record does.
+    let by_stand_in = ask(&["explain", "node-new"]);
+    assert_eq!(by_stand_in.lines().next(), story.lines().next());
     let told: Value = serde_json::from_str(&ask(&["explain", "i-old", "-o", "json"])).expect("JSON");
     assert_eq!((&told["replacement"]["name"], &told["safety"]), (&json!("i-old"), &Value::Null));
     for (name, words) in [
