@@ -113,7 +113,11 @@ fn script(testbed: &Testbed, programs: &Path, helm: &Command, aws: &str, node: &
     let mut script = Command::new(root().join("docs/getting-started"));
     script.env_clear().envs(helm.get_envs().filter_map(|(name, value)| Some((name, value?))));
     script.env("PATH", std::env::join_paths(path).expect("a PATH")).env("HOME", testbed.dir());
-    script.env("KUBECONFIG", testbed.kubeconfig()).env("NODE", node).env("NAME", POOL);
+    script
+        .env("KUBECONFIG", testbed.kubeconfig())
+        .env("NODE", node)
+        .env("NAME", POOL)
+        .env("CONTEXT", "admin");
     script.envs([
         ("AWS_ENDPOINT_URL_AUTO_SCALING", aws),
         ("AWS_ACCESS_KEY_ID", "test"),
