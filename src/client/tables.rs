@@ -83,7 +83,8 @@ pub(super) fn savings(pools: &[Savings], by_day: bool) -> String {
         if by_day && !held.days.is_empty() {
             rows.extend(held.days.iter().map(|day| hours(&held.pool, &day.day, day.nodes)));
         } else {
-            rows.push(hours(&held.pool, &held.days.len().to_string(), held.total));
+            let days = if by_day { "-".to_owned() } else { held.days.len().to_string() };
+            rows.push(hours(&held.pool, &days, held.total));
         }
     }
     table(head, &rows)
