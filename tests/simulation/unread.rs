@@ -138,7 +138,8 @@ fn the_old_node_of_a_record_that_cannot_be_read_keeps_taint_and_cordon() {
             let is_on = |id: &str| id.ends_with(&name);
             let node = nodes.iter().find(|node| node["spec"]["providerID"].as_str().is_some_and(is_on));
             let node = node.expect("the old node");
-            node["spec"]["unschedulable"] == true && node["spec"]["taints"].to_string().contains("spotguard")
+            let taints = node["spec"]["taints"].to_string();
+            node["spec"]["unschedulable"] == true && taints.contains("RebalanceRecommendation")
         };
         let mut waited = 0..60;
         while !is_marked() {
