@@ -24,7 +24,7 @@ use spot_guard_core::drain::{
     Drain, EvictionAnswer, Look, Looks, Marking, MarksSet, Moment, NodeInstance, Order, Sight,
     one_for_each_node,
 };
-use spot_guard_core::freshness::{Freshness, Step};
+use spot_guard_core::freshness::{Freshness, Step, WatchedKind};
 use spot_guard_core::ids::{InstanceId, NodeName, NodeUid, PoolName};
 use spot_guard_core::replacement::DrainCommand;
 use std::collections::{BTreeMap, BTreeSet};
@@ -360,9 +360,12 @@ impl Handler<Drive> for Drainer {
         for command in one_for_each_node(&wanted.drains) {
             self.drive(command, &pools, &snapshot, &freshness, now, ctx);
         }
+        let undoes = freshness.allows(Step::Undo);
+        // Nearly always none is: the thousands of nodes are not looked up then.
+        let unread = self.deps.view.not_understood().names(WatchedKind::Replacement).next().is_some();
         for node in snapshot.nodes() {
-            let hidden = node.instance_id().is_some_and(|id| self.may_be_wanted(&id, &node.name));
-            let may_undo = freshness.allows(Step::Undo) && !hidden;
+            let is_wanted = || node.instance_id().is_some_and(|id| self.may_be_wanted(&id, &node.name));
+            let may_undo = undoes && !(unread && is_wanted());
             if !drained.contains(&node.uid) {
                 self.mark_idle(node, spare.contains(&node.uid), may_undo, ctx);
             }

@@ -959,12 +959,8 @@ impl<'a> Stage<'a> {
     /// A pool that the pods of others have filled is too full for a return: somebody does what box 9 says,
     /// and runs fewer pods.
     fn make_room(&self) {
-        let is_too_full = |record: &NodeReplacement| {
-            let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
-            let mut blocking = status.into_iter().flat_map(|status| &status.blocking);
-            blocking.any(|held| held.reason == ReasonCode::BufferExceeded)
-        };
-        if self.cluster.list().iter().any(is_too_full) {
+        let records: Vec<NodeReplacement> = self.cluster.list();
+        if records.iter().any(|record| waits_for(record, ReasonCode::BufferExceeded)) {
             for number in 0..self.plot.apps.len() {
                 let name = &self.plot.apps[number].name;
                 let held = self.cluster.get_json("deployments.apps", "default", name);
@@ -977,13 +973,8 @@ impl<'a> Stage<'a> {
     /// Others who lower an on-demand group while on-demand stands in leave it at its minimum: somebody does
     /// what the hint of the reason says.
     fn lower_minimum(&self) {
-        let is_stuck = |record: &NodeReplacement| {
-            let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
-            let mut blocking = status.into_iter().flat_map(|status| &status.blocking);
-            blocking.any(|held| held.reason == ReasonCode::AtMinimum)
-        };
         let records: Vec<NodeReplacement> = self.cluster.list();
-        for record in records.iter().filter(|record| is_stuck(record)) {
+        for record in records.iter().filter(|record| waits_for(record, ReasonCode::AtMinimum)) {
             let is_its = |pool: &&PoolPlan| record.spec.pool.as_deref() == Some(&*pool.start.name);
             for pool in self.plot.pools.iter().filter(is_its) {
                 self.cloud.edit_group(&pool.start.on_demand(), |spec| spec.min = 0).expect("a group");
@@ -1175,6 +1166,12 @@ impl Change {
             }
         }
     }
+}
+
+/// Whether the replacement goes on, and waits for this.
+fn waits_for(record: &NodeReplacement, reason: ReasonCode) -> bool {
+    let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
+    status.is_some_and(|status| status.blocking.iter().any(|held| held.reason == reason))
 }
 
 fn ledger(cluster: &Cluster, pool: &str) -> Ledger {
